@@ -1,0 +1,1 @@
+"""Remembers counts. Knows bytes and integers only; nothing of app/ or adapters/."""

@@ -5,20 +5,9 @@ count or an error. It owns the wire format and nothing else: no I/O, no clock, n
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Protocol
 
 from msgspec import Struct
-
-
-class Source(StrEnum):
-    """Where a number comes from, as the answer says it in ``x-tallygate-source``."""
-
-    LIVE = "live"
-    CACHE = "cache"
-    COALESCED = "coalesced"
-    STALE = "stale"
-    ESTIMATE = "estimate"
 
 
 class Secret:
@@ -30,10 +19,102 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
+        """Return the credential itself, for the one place that sends or compares it."""
         return self._value
 
     def __repr__(self) -> str:
         return "***"
+
+
+class Params(Struct, frozen=True):
+    """``litellm_params`` of one entry, ``os.environ/NAME`` resolved; LiteLLM's names and meaning.
+
+    ``model`` stands without its provider prefix. A value whose variable is not set is None, and
+    ``unset`` maps the parameter to the variable's name.
+    """
+
+    model: str
+    api_key: Secret | None = None
+    api_base: str | None = None
+    base_model: str | None = None
+    vertex_project: str | None = None
+    vertex_location: str | None = None
+    vertex_count_tokens_location: str | None = None
+    vertex_credentials: Secret | None = None
+    aws_region_name: str | None = None
+    aws_access_key_id: Secret | None = None
+    aws_secret_access_key: Secret | None = None
+    aws_session_token: Secret | None = None
+    aws_profile_name: str | None = None
+    aws_role_name: str | None = None
+    aws_session_name: str | None = None
+    aws_external_id: str | None = None
+    aws_web_identity_token: str | None = None
+    aws_bedrock_runtime_endpoint: str | None = None
+    aws_bedrock_mantle_endpoint: str | None = None
+    unset: Mapping[str, str] = {}
+
+
+class HeaderCredential(Struct, frozen=True):
+    """A key that never expires: one header, sent as it is."""
+
+    header: str
+    prefix: str
+    secret: Secret
+
+
+class GoogleCredential(Struct, frozen=True):
+    """Where a Google bearer token comes from; None means application default credentials."""
+
+    source: Secret | None = None
+    """A service account, authorized user or federation file: its path, or its JSON text."""
+
+
+class AwsCredential(Struct, frozen=True):
+    """Where AWS keys come from (all None: the default chain), and what SigV4 signs for."""
+
+    region: str
+    service: str
+    access_key_id: Secret | None = None
+    secret_access_key: Secret | None = None
+    session_token: Secret | None = None
+    profile: str | None = None
+    role: str | None = None
+    session_name: str | None = None
+    external_id: str | None = None
+    web_identity_token: str | None = None
+
+
+CredentialSpec = HeaderCredential | GoogleCredential | AwsCredential
+
+
+class Endpoint(Struct, frozen=True):
+    """The counter that a deployment asks: what stands in its address, and who asks."""
+
+    upstream_model: str
+    base_url: str
+    scope: tuple[str, ...] = ()
+    """What else decides the number and so belongs in the key: a base URL that is not the
+    provider's own, a region that runs its own counter."""
+    project: str = ""
+    location: str = ""
+    credential: CredentialSpec | None = None
+    missing: tuple[str, ...] = ()
+    """Names of the environment variables that would supply what is not there."""
+
+
+class Deployment(Struct, frozen=True):
+    """One entry of ``model_list``, resolved: which counter answers for an alias."""
+
+    name: str
+    alias: str
+    provider: str
+    endpoint: Endpoint
+    timeout_s: float
+    """The total deadline of a count, retries included."""
+    rpm: int | None = None
+    fallback_estimate: bool = False
+    """An estimate, marked as one, may stand in when the provider fails."""
 
 
 class CountRequest(Struct, frozen=True):
@@ -46,28 +127,11 @@ class CountRequest(Struct, frozen=True):
     body: bytes
     version: str
     betas: tuple[str, ...] = ()
+    """Distinct and sorted, as the client sent them."""
     identity: tuple[tuple[str, str], ...] = ()
+    """Forwarded identity headers (user profile, workspace), sorted."""
     query: str = ""
-
-
-class Deployment(Struct, frozen=True):
-    """One entry of ``model_list``, resolved: which counter is asked, where, and as whom."""
-
-    name: str
-    alias: str
-    provider: str
-    upstream_model: str
-    base_url: str
-    own_base_url: bool = False
-    """True when ``base_url`` is not the provider's own address, and so part of the key."""
-    region: str = ""
-    project: str = ""
-    api_key: Secret | None = None
-    missing: tuple[str, ...] = ()
-    """Environment variables that the entry names and that are not set."""
-    timeout_s: float = 30.0
-    rpm: int | None = None
-    fallback_estimate: bool = False
+    """The client's query string; only the pass-through forwards it."""
 
 
 class UpstreamRequest(Struct, frozen=True):
@@ -77,17 +141,18 @@ class UpstreamRequest(Struct, frozen=True):
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
+    dropped: tuple[str, ...] = ()
+    """Kinds of input that this provider's counter has no form for and that carry no tokens."""
 
 
 class Count(Struct, frozen=True):
-    """A provider's answer: at least one token, and its extra reply fields as raw JSON members.
+    """A provider's answer: at least one token, and its extra reply fields.
 
-    ``extra`` is ``b""`` or ``b',"name":value'``, ready to follow ``"input_tokens":N``.
+    ``extra`` is ``b""`` or raw JSON members ``b',"name":value'`` to follow ``"input_tokens":N``.
     """
 
     input_tokens: int
     extra: bytes = b""
-    dropped: tuple[str, ...] = ()
 
 
 class UpstreamError(Struct, frozen=True):
@@ -101,13 +166,14 @@ class UpstreamError(Struct, frozen=True):
     type: str
     message: str
     reason: str
-    retry_after_s: float | None = None
-    upstream_request_id: str = ""
-    credential_fault: bool = False
-    """The credential was refused: the operator's fault, unless the credential is the caller's."""
+    upstream_status: int = 0
     details: bytes = b""
     """The error object's further members as raw JSON members (``b',"details":{…}'``)."""
     headers: tuple[tuple[str, str], ...] = ()
+    """Headers worth passing on, ``retry-after`` (in seconds) among them."""
+    upstream_request_id: str = ""
+    credential_fault: bool = False
+    """The credential was refused: the operator's fault, unless the credential is the caller's."""
 
 
 class CannotExpressError(Exception):
@@ -119,12 +185,20 @@ class MalformedUpstreamError(Exception):
 
 
 class Adapter(Protocol):
-    """A provider's wire format. Pure: the same arguments give the same bytes."""
+    """A provider's wire format. Pure: the same arguments give the same result."""
 
     WIRE_VERSION: int
     """Part of every key; raised whenever ``request`` gives other bytes for some input."""
 
-    def request(self, count: CountRequest, deployment: Deployment) -> UpstreamRequest:
+    def claims(self, prefix: str, model: str) -> bool:
+        """Say whether ``litellm_params.model`` = ``prefix/model`` is this provider's."""
+        ...
+
+    def endpoint(self, params: Params, environ: Mapping[str, str]) -> Endpoint:
+        """Resolve one entry of the configuration. Raises ValueError with a clear remedy."""
+        ...
+
+    def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
         """Build the unsigned request. Raises CannotExpressError."""
         ...
 
@@ -137,13 +211,7 @@ class Adapter(Protocol):
         ...
 
 
-class Credentials(Protocol):
-    """Adds what proves who asks; may wait for a token, never blocks the event loop."""
-
-    async def sign(self, request: UpstreamRequest) -> UpstreamRequest: ...
-
-
 class LocalCounter(Protocol):
-    """A counter that needs no provider: only the estimate."""
+    """A counter that asks no provider: only the estimate."""
 
     def estimate(self, body: bytes) -> int: ...

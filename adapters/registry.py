@@ -1,0 +1,19 @@
+"""Every provider by name: a new one is one file beside this and one line here."""
+
+from collections.abc import Mapping
+
+from adapters.anthropic import Anthropic
+from adapters.base import Adapter
+
+ADAPTERS: Mapping[str, Adapter] = {
+    "anthropic": Anthropic(),
+}
+
+
+ESTIMATE = "estimate"
+"""The one provider that is none: counted here, approximately, and always marked so."""
+
+
+def provider_of(prefix: str, model: str) -> str | None:
+    """Name the provider that ``litellm_params.model`` = ``prefix/model`` means, or None."""
+    return next((name for name, it in ADAPTERS.items() if it.claims(prefix, model)), None)

@@ -1,0 +1,282 @@
+"""config.yaml → frozen, typed settings: LiteLLM's keys with LiteLLM's meaning, and our own.
+
+An unknown key in a section of our own is an error that names the nearest known one; a LiteLLM key
+that is not used is named once at the start.
+"""
+
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from adapters.base import Secret
+from app.config_models import Models, read_models
+from app.config_source import ConfigError, Path_, Source, read
+from cache.key import derive_secret
+
+__all__ = ["ConfigError", "Settings", "load"]
+
+WEAK_KEYS = frozenset({"sk-1234"})
+"""Keys that stand in public documentation, and so are known to everybody."""
+
+
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how the server listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 4000
+    max_body_bytes: int = 33_554_432
+    drain_s: float = 15
+    allow_weak_key: bool = False
+
+
+class Local(Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of each worker's own tier."""
+
+    max_entries: int = 100_000
+    max_bytes: int = 67_108_864
+
+
+class Cache(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long, and for whom, counts are remembered."""
+
+    ttl_s: float = 2_592_000
+    alias_ttl_s: float = 3_600
+    scope: Literal["shared", "caller"] = "shared"
+    key_secret: str | None = None
+    local: Local = Local()
+
+
+class Jsonl(Struct, frozen=True, forbid_unknown_fields=True):
+    """One JSON line per count."""
+
+    enabled: bool = True
+    path: str = "-"
+    """A file to append to; ``-`` is standard output."""
+
+
+class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told about counts, and to whom."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    hash_end_users: bool = False
+    hit_records_per_s: int = 1000
+    jsonl: Jsonl = Jsonl()
+
+
+class PassThrough(Struct, frozen=True, forbid_unknown_fields=True):
+    """``/anthropic/v1/messages/count_tokens``."""
+
+    caller_key: bool = False
+    """Ask with the caller's own Anthropic key instead of the server's when it sends one."""
+
+
+class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of ``keys``: who may ask, and about which models (None: all)."""
+
+    name: str
+    key: str | None = None
+    key_sha256: str | None = None
+    models: tuple[str, ...] | None = None
+    metadata: dict[str, Any] = {}
+
+
+class CallerKey(Struct, frozen=True):
+    """A key as it is kept: its SHA-256, never itself."""
+
+    name: str
+    sha256: bytes
+    models: tuple[str, ...] | None = None
+    is_master: bool = False
+
+
+class Settings(Struct, frozen=True):
+    """The whole configuration, checked."""
+
+    source: str
+    server: Server
+    cache: Cache
+    telemetry: Telemetry
+    pass_through: PassThrough
+    keys: tuple[CallerKey, ...]
+    key_secret: Secret | None
+    """What cache keys are derived from: ``cache.key_secret``, else the master key."""
+    weak_key: str | None
+    """Why the server may listen on loopback only, or None."""
+    models: Models
+    end_user_headers: tuple[str, ...]
+    notices: tuple[str, ...]
+
+    def secret(self, purpose: str) -> bytes:
+        """Derive the secret of one purpose; no two purposes share one."""
+        return derive_secret(self.key_secret.reveal() if self.key_secret else None, purpose)
+
+
+_OWN = {"server": Server, "cache": Cache, "telemetry": Telemetry, "pass_through": PassThrough}
+_LITELLM = frozenset(
+    {"model_list", "general_settings", "router_settings", "litellm_settings"}
+)
+
+
+def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check the file at ``path``, ``$TALLYGATE_CONFIG`` or ``./config.yaml``.
+
+    Raises ConfigError.
+    """
+    source = read(Path(path or environ.get("TALLYGATE_CONFIG") or "config.yaml"), environ)
+    known = {*_OWN, "keys", *_LITELLM}
+    notices = [
+        f"{name} is not used{_nearest(name, known)}" for name in source.data if name not in known
+    ]
+    own = {
+        name: _convert(source, source.data.get(name) or {}, (name,), type_)
+        for name, type_ in _OWN.items()
+    }
+    general = _general(source, notices)
+    master_key = _master_key(source, general)
+    keys, weak = _keys(source, master_key)
+    models = read_models(source, notices)
+    litellm = source.data.get("litellm_settings") or {}
+    notices += [f"litellm_settings.{name} is not used" for name in litellm]
+    cache: Cache = own["cache"]
+    secret = cache.key_secret or master_key
+    return Settings(
+        source=source.name,
+        keys=keys,
+        key_secret=Secret(secret) if secret else None,
+        weak_key=weak,
+        models=models,
+        end_user_headers=_end_user_headers(source, general),
+        notices=tuple(notices),
+        **own,
+    )
+
+
+def _convert(source: Source, value: object, path: Path_, type_: Any) -> Any:
+    """Check one section of our own. Raises ConfigError with line, key and remedy."""
+    try:
+        return msgspec.convert(source.resolve(value, path), type_, strict=False)
+    except msgspec.ValidationError as error:
+        raise _explain(source, path, error, type_) from None
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+_AT = re.compile(r"(.*) - at `\$(.*)`")
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+
+
+def _explain(
+    source: Source, path: Path_, error: msgspec.ValidationError, type_: Any
+) -> ConfigError:
+    text = str(error)
+    if at := _AT.fullmatch(text):
+        text = at[1]
+        steps = [int(step[2]) if step[2] else step[1] for step in _STEP.finditer(at[2])]
+        path = (*path, *steps)
+    if unknown := _UNKNOWN.fullmatch(text):
+        names = _field_names(type_)
+        return source.error((*path, unknown[1]), f"unknown key{_nearest(unknown[1], names)}")
+    return source.error(path, text[0].lower() + text[1:])
+
+
+def _field_names(type_: Any) -> set[str]:
+    """Collect the key names of a section and of the sections in it."""
+    names: set[str] = set()
+    for field in msgspec.structs.fields(type_):
+        names.add(field.name)
+        if isinstance(field.type, type) and issubclass(field.type, Struct):
+            names |= _field_names(field.type)
+    return names
+
+
+def _nearest(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(str(name), sorted(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+_GENERAL = frozenset({"master_key", "user_header_name", "user_header_mappings"})
+
+
+def _general(source: Source, notices: list[str]) -> dict[str, Any]:
+    general = source.data.get("general_settings") or {}
+    if not isinstance(general, dict):
+        raise source.error(("general_settings",), "must be a mapping")
+    notices += [f"general_settings.{name} is not used" for name in general if name not in _GENERAL]
+    return general
+
+
+def _end_user_headers(source: Source, general: dict[str, Any]) -> tuple[str, ...]:
+    """Read which headers name the end user: mappings for customers, then the older single name."""
+    found: list[str] = []
+    mappings = general.get("user_header_mappings") or []
+    for mapping in [mappings] if isinstance(mappings, dict) else mappings:
+        if not isinstance(mapping, dict) or not isinstance(mapping.get("header_name"), str):
+            path: Path_ = ("general_settings", "user_header_mappings")
+            raise source.error(path, "must be a list of header_name and litellm_user_role")
+        if mapping.get("litellm_user_role", "customer") == "customer":
+            found.append(mapping["header_name"].lower())
+    if isinstance(name := general.get("user_header_name"), str):
+        found.append(name.lower())
+    return tuple(found)
+
+
+def _master_key(source: Source, general: dict[str, Any]) -> str | None:
+    path: Path_ = ("general_settings", "master_key")
+    key = source.resolve(general.get("master_key"), path)
+    if key is None:
+        key = source.environ.get("LITELLM_MASTER_KEY")
+    if key is None:
+        return None
+    if not isinstance(key, str) or not key.strip():
+        raise source.error(path, "must be a non-empty string; leave it out to serve without a key")
+    return key
+
+
+def _keys(source: Source, master_key: str | None) -> tuple[tuple[CallerKey, ...], str | None]:
+    """Read ``keys:`` beside the master key; say why they are too weak for the network, if so."""
+    kept: dict[bytes, CallerKey] = {}
+    if master_key:
+        digest = sha256(master_key)
+        kept[digest] = CallerKey("master", digest, is_master=True)
+    entries = _convert(source, source.data.get("keys") or [], ("keys",), list[KeyEntry])
+    for index, entry in enumerate(entries):
+        path: Path_ = ("keys", index)
+        digest = _digest(source, path, entry)
+        if digest in kept:
+            raise source.error(path, f"the same key as {kept[digest].name}; give each its own")
+        if entry.name in {key.name for key in kept.values()}:
+            raise source.error((*path, "name"), "a name used twice; names tell callers apart")
+        kept[digest] = CallerKey(entry.name, digest, entry.models)
+    if not kept:
+        return (), "no key is configured"
+    for weak in WEAK_KEYS:
+        if found := kept.get(sha256(weak)):
+            return tuple(kept.values()), f"the key of {found.name} is the well-known {weak}"
+    return tuple(kept.values()), None
+
+
+def sha256(key: str) -> bytes:
+    """Digest a key as it is kept and compared."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _digest(source: Source, path: Path_, entry: KeyEntry) -> bytes:
+    if (entry.key is None) == (entry.key_sha256 is None):
+        raise source.error(path, "needs either key or key_sha256")
+    if entry.key is not None:
+        if not entry.key.strip():
+            raise source.error((*path, "key"), "must not be empty")
+        return sha256(entry.key)
+    try:
+        digest = bytes.fromhex(entry.key_sha256 or "")
+    except ValueError:
+        digest = b""
+    if len(digest) != hashlib.sha256().digest_size:
+        raise source.error((*path, "key_sha256"), "must be 64 hexadecimal digits")
+    return digest

@@ -1,0 +1,181 @@
+"""``model_list`` and ``router_settings``: LiteLLM's entries → deployments in the file's order."""
+
+from typing import Any, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from adapters.base import Deployment, Endpoint, Params, Secret
+from adapters.registry import ADAPTERS, ESTIMATE, provider_of
+from app.config_source import Path_, Source, variable
+
+_SECRETS = frozenset(
+    name for name, type_ in get_type_hints(Params).items() if type_ == Secret | None
+)
+_PARAMS = frozenset(get_type_hints(Params)) - {"model", "unset"}
+_OWN_PARAMS = frozenset({"model", "custom_llm_provider", "timeout", "rpm", "fallback"})
+_SPELLINGS = {"vertex_ai_project": "vertex_project", "vertex_ai_location": "vertex_location",
+              "vertex_ai_credentials": "vertex_credentials"}
+
+DEFAULT_TIMEOUT_S = 30.0
+
+
+class Models(Struct, frozen=True):
+    """Every deployment, in the order of the file, and other names for their aliases."""
+
+    deployments: tuple[Deployment, ...]
+    aliases: dict[str, str] = {}
+
+
+def read_models(source: Source, notices: list[str]) -> Models:
+    """Resolve ``model_list``. Raises ConfigError; appends what is not used to ``notices``."""
+    entries = source.data.get("model_list")
+    if not isinstance(entries, list) or not entries:
+        raise source.error(("model_list",), "must be a list with at least one model")
+    deployments = tuple(
+        _deployment(source, entry, ("model_list", index), notices)
+        for index, entry in enumerate(entries)
+    )
+    return Models(deployments, _aliases(source, {one.alias for one in deployments}, notices))
+
+
+def _deployment(source: Source, entry: Any, path: Path_, notices: list[str]) -> Deployment:
+    if not isinstance(entry, dict):
+        raise source.error(path, "must be a mapping with model_name and litellm_params")
+    alias = _text(source, entry, "model_name", path)
+    given = entry.get("litellm_params")
+    inner = (*path, "litellm_params")
+    if not isinstance(given, dict):
+        raise source.error(inner, "must be a mapping with at least a model")
+    given = {_SPELLINGS.get(name, name): value for name, value in given.items()}
+    notices += [
+        f"model_list[{path[1]}].litellm_params.{name} is not used"
+        for name in given
+        if name not in _PARAMS | _OWN_PARAMS
+    ]
+    prefix, model = _provider_and_model(source, given, inner)
+    rpm = _number(source, given, "rpm", inner)
+    provider, endpoint = _endpoint(source, given, prefix, model, inner)
+    return Deployment(
+        name=f"{alias}[{path[1]}]",
+        alias=alias,
+        provider=provider,
+        endpoint=endpoint,
+        timeout_s=_number(source, given, "timeout", inner) or DEFAULT_TIMEOUT_S,
+        rpm=int(rpm) if rpm else None,
+        fallback_estimate=_fallback(source, given, inner),
+    )
+
+
+def _endpoint(
+    source: Source, given: dict[str, Any], prefix: str, model: str, path: Path_
+) -> tuple[str, Endpoint]:
+    if prefix == ESTIMATE:
+        return ESTIMATE, Endpoint(upstream_model=model, base_url="")
+    provider = provider_of(prefix, model)
+    if provider is None:
+        known = ", ".join((*ADAPTERS, ESTIMATE))
+        wanted = f"{prefix}/{model}" if prefix else model
+        raise source.error((*path, "model"), f"no provider counts for {wanted}; known: {known}")
+    try:
+        params = _params(source, given, model, path)
+        return provider, ADAPTERS[provider].endpoint(params, source.environ)
+    except ValueError as error:
+        raise source.error(path, str(error)) from None
+
+
+def _provider_and_model(source: Source, given: dict[str, Any], path: Path_) -> tuple[str, str]:
+    """Split ``anthropic/claude-…`` as LiteLLM does: the provider stands before the first slash."""
+    model = _text(source, given, "model", path)
+    provider = given.get("custom_llm_provider")
+    if provider is not None:
+        provider = _text(source, given, "custom_llm_provider", path)
+        return provider, model.removeprefix(f"{provider}/")
+    prefix, slash, rest = model.partition("/")
+    return (prefix, rest) if slash and rest else ("", model)
+
+
+def _params(source: Source, given: dict[str, Any], model: str, path: Path_) -> Params:
+    values: dict[str, Any] = {}
+    unset: dict[str, str] = {}
+    for name in _PARAMS & given.keys():
+        value = given[name]
+        wanted = variable(value)
+        if wanted is not None:
+            value = source.environ.get(wanted)
+            if not value:
+                unset[name] = wanted
+        if value in (None, ""):
+            continue
+        if isinstance(value, dict) and name == "vertex_credentials":
+            value = msgspec.json.encode(value).decode()
+        if not isinstance(value, str):
+            raise source.error((*path, name), "must be a string or os.environ/NAME")
+        values[name] = Secret(value) if name in _SECRETS else value
+    if base := values.get("api_base"):
+        values["api_base"] = _url(source, base, (*path, "api_base"))
+    return Params(model=model, unset=unset, **values)
+
+
+def _url(source: Source, value: str, path: Path_) -> str:
+    """Accept an absolute http(s) URL without credentials, query or fragment."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port
+    except ValueError:
+        raise source.error(path, "is not a URL") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise source.error(path, "must begin with http:// or https:// and name a host")
+    if parts.username or parts.query or parts.fragment:
+        raise source.error(path, "must hold no credentials, query or fragment")
+    if any(character <= " " or character > "~" for character in value):
+        raise source.error(path, "must hold visible ASCII characters only")
+    return value
+
+
+def _aliases(source: Source, names: set[str], notices: list[str]) -> dict[str, str]:
+    router = source.data.get("router_settings") or {}
+    if not isinstance(router, dict):
+        raise source.error(("router_settings",), "must be a mapping")
+    notices += [
+        f"router_settings.{name} is not used" for name in router if name != "model_group_alias"
+    ]
+    found: dict[str, str] = {}
+    for alias, target in (router.get("model_group_alias") or {}).items():
+        path: Path_ = ("router_settings", "model_group_alias", alias)
+        # LiteLLM takes a name, or {model: name, hidden: bool} (1.109.1).
+        group = target.get("model") if isinstance(target, dict) else target
+        if not isinstance(group, str) or group not in names:
+            raise source.error(path, "must name a model_name of model_list")
+        found[str(alias)] = group
+    return found
+
+
+def _text(source: Source, mapping: dict[str, Any], name: str, path: Path_) -> str:
+    value = source.resolve(mapping.get(name), (*path, name))
+    if not isinstance(value, str) or not value.strip():
+        raise source.error((*path, name), "must be a non-empty string")
+    if not value.isprintable():
+        raise source.error((*path, name), "must hold printable characters only")
+    return value
+
+
+def _number(source: Source, mapping: dict[str, Any], name: str, path: Path_) -> float | None:
+    value = source.resolve(mapping.get(name), (*path, name))
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = 0.0
+    if isinstance(value, bool) or not 0 < number < float("inf"):
+        raise source.error((*path, name), "must be a number above 0")
+    return number
+
+
+def _fallback(source: Source, given: dict[str, Any], path: Path_) -> bool:
+    value = given.get("fallback")
+    if value not in (None, ESTIMATE):
+        raise source.error((*path, "fallback"), f"the only fallback is {ESTIMATE}")
+    return value is not None

@@ -1,0 +1,317 @@
+"""THE way of a count, from a question to its answer. Read this file first.
+
+    question ─ route ─ permission ─┬─ for each deployment, in the configuration's order:
+                                   │     key ─ local tier ──hit──────────────────────► answer
+                                   │                 │ miss                    (no await up to here)
+                                   │             single-flight ──joined──────────────► answer
+                                   │                 │ led
+                                   │     adapter.request ─ sign ─ upstream.send ─ adapter.count ─ store
+                                   └─ failed: the next deployment, else the estimate if configured,
+                                      else the error
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from adapters.anthropic import key_credential
+from adapters.base import (
+    CannotExpressError,
+    CountRequest,
+    CredentialSpec,
+    Deployment,
+    LocalCounter,
+    MalformedUpstreamError,
+    UpstreamError,
+    UpstreamRequest,
+)
+from adapters.registry import ADAPTERS, ESTIMATE
+from app.auth import Caller
+from app.config import Cache
+from app.errors import (
+    ProxyError,
+    forbidden,
+    from_upstream,
+    operator_fault,
+    overloaded,
+    timed_out,
+)
+from app.log import describe, logger
+from app.question import Question, refuse_unknown
+from app.routing import Route, Router
+from app.upstream import UnusableReplyError, Upstream, UpstreamUnreachableError
+from cache.key import content_key
+from cache.local import LocalTier, Record
+from cache.singleflight import CrowdedError, SingleFlight
+
+HTTP_OK = 200
+LANDING_S = 0.25
+"""What a waiter allows a flight beyond its deadline to land: the leader's error says more."""
+LONG_ESTIMATE_BYTES = 65_536
+MOVING = ("latest", "default", "preview")
+
+
+class Answer(Struct, frozen=True):
+    """A number, and where it comes from."""
+
+    record: Record
+    source: str
+    deployment: Deployment
+    stored: bool = False
+
+
+class Journey(Struct):
+    """What happened on the way of one request, for its event: kept on failure too."""
+
+    deployment: Deployment | None = None
+    upstream_calls: int = 0
+    upstream_ms: float = 0.0
+
+
+class Landed(Struct, frozen=True):
+    """How one flight ended: a record, or the error that each waiter raises for itself."""
+
+    record: Record | None = None
+    error: UpstreamError | None = None
+
+
+class Signer(Protocol):
+    """Where the credentials are: one call, whatever kind the deployment has."""
+
+    async def sign(
+        self, request: UpstreamRequest, credential: CredentialSpec
+    ) -> UpstreamRequest: ...
+
+
+class TokenCounter:
+    """Counts: everything a worker knows about questions and answers comes together here."""
+
+    def __init__(  # noqa: PLR0913 -- the parts of a worker, named once
+        self,
+        *,
+        router: Router,
+        cache: Cache,
+        key_secret: bytes,
+        tier: LocalTier,
+        upstream: Upstream,
+        signer: Signer,
+        estimator: LocalCounter,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._router = router
+        self._cache = cache
+        self._key_secret = key_secret
+        self._tier = tier
+        self._upstream = upstream
+        self._signer = signer
+        self._estimator = estimator
+        self._wall_clock = wall_clock
+        self._flights: SingleFlight[Landed] = SingleFlight()
+
+    def route(self, question: Question, caller: Caller) -> Route:
+        """Find who may be asked. Raises ProxyError 404 and 403."""
+        resolve = self._router.resolve_native if question.native else self._router.resolve
+        route = resolve(question.model)
+        if route is None:
+            raise refuse_unknown(question.model)
+        if not caller.may_count(route.names):
+            raise forbidden(f"model: this key may not count with {question.model}")
+        return route
+
+    async def count(
+        self, question: Question, caller: Caller, route: Route, journey: Journey
+    ) -> Answer:
+        """Answer a question. Raises ProxyError; never invents a number.
+
+        A hit awaits nothing. Entries of one name are asked in the configuration's order, the next
+        only when the one before has failed, all within the first one's deadline.
+        """
+        deadline = time.monotonic() + route.deployments[0].timeout_s
+        failure: ProxyError | None = None
+        stand_in: Deployment | None = None
+        for deployment in route.deployments:
+            if failure is not None and time.monotonic() >= deadline:
+                break
+            journey.deployment = deployment
+            try:
+                return await self._ask(question, caller, deployment, deadline, journey)
+            except ProxyError as error:
+                if not _another_may_answer(error):
+                    raise
+                failure = failure or error
+                if deployment.fallback_estimate:
+                    stand_in = deployment
+        if stand_in is not None and not question.freshness.only_if_cached:
+            return await self._estimate(question, stand_in)
+        raise failure or timed_out("the count's deadline has passed")
+
+    async def _ask(
+        self,
+        question: Question,
+        caller: Caller,
+        deployment: Deployment,
+        deadline: float,
+        journey: Journey,
+    ) -> Answer:
+        if deployment.provider == ESTIMATE:
+            return await self._estimate(question, deployment)
+        deployment, own = self._with_credential(question, deployment)
+        fresh = question.freshness
+        key = self.key(question.request, deployment, self._scope(caller, own))
+        if not fresh.no_cache:
+            record = self._tier.get(key)
+            if record is not None:
+                return Answer(record, "cache", deployment)
+        if fresh.only_if_cached:
+            raise ProxyError(504, "timeout_error", "not in the cache, and only-if-cached was asked")
+        if deployment.endpoint.credential is None:
+            names = ", ".join(deployment.endpoint.missing)
+            raise operator_fault(f"{deployment.name}: not set in the environment: {names}")
+        landed, led = await self._fly(question, deployment, key, deadline, journey)
+        if landed.record is None:
+            raise from_upstream(landed.error or _NOTHING, caller_credential=own is not None)
+        stored = led and not fresh.no_store
+        return Answer(landed.record, "live" if led else "coalesced", deployment, stored)
+
+    def key(self, request: CountRequest, deployment: Deployment, scope: bytes) -> bytes:
+        """Compose the content key: everything that decides the number, and nothing else."""
+        endpoint = deployment.endpoint
+        parts = [
+            deployment.provider.encode(),
+            ADAPTERS[deployment.provider].WIRE_VERSION.to_bytes(4),
+            "\0".join(endpoint.scope).encode(),
+            endpoint.upstream_model.encode(),
+            request.version.encode(),
+            ",".join(request.betas).encode(),
+            "\0".join(f"{name}={value}" for name, value in request.identity).encode(),
+            request.query.encode(),
+            scope,
+            request.body,
+        ]
+        return content_key(self._key_secret, parts)
+
+    def _scope(self, caller: Caller, own: bytes | None) -> bytes:
+        """Keep apart what callers must not share: never the caller, unless configured so."""
+        by_caller = caller.name.encode() if self._cache.scope == "caller" else b""
+        return b"%b\0%b" % (by_caller, own or b"")
+
+    def _with_credential(
+        self, question: Question, deployment: Deployment
+    ) -> tuple[Deployment, bytes | None]:
+        """Ask as the caller where its own credential may be used, and say under which digest."""
+        own = question.own_credential
+        if own is None or deployment.provider != "anthropic":
+            return deployment, None
+        if not question.native and deployment.endpoint.credential is not None:
+            return deployment, None
+        endpoint = msgspec.structs.replace(deployment.endpoint, credential=key_credential(own))
+        digest = hashlib.sha256(own.reveal().encode()).digest()
+        return msgspec.structs.replace(deployment, endpoint=endpoint), digest
+
+    async def _fly(
+        self,
+        question: Question,
+        deployment: Deployment,
+        key: bytes,
+        deadline: float,
+        journey: Journey,
+    ) -> tuple[Landed, bool]:
+        # A question that must be asked anew does not join one that was asked before it, and one
+        # that must not be stored does not lead those that expect the count to be remembered.
+        flight = (key, question.freshness.no_cache, question.freshness.no_store)
+        left_s = max(deadline - time.monotonic(), 0.001)
+        timeout_s = min(left_s, deployment.timeout_s)
+        try:
+            return await self._flights.join(
+                flight,
+                lambda: self._lead(question, deployment, key, timeout_s, journey),
+                left_s + LANDING_S,
+            )
+        except TimeoutError:
+            raise timed_out("the provider did not answer in time") from None
+        except CrowdedError:
+            raise overloaded("too many counts are waiting for providers", 1) from None
+
+    async def _lead(
+        self,
+        question: Question,
+        deployment: Deployment,
+        key: bytes,
+        timeout_s: float,
+        journey: Journey,
+    ) -> Landed:
+        """Ask the provider once, and remember its count before any waiter goes on."""
+        started = time.perf_counter()
+        adapter = ADAPTERS[deployment.provider]
+        endpoint = deployment.endpoint
+        try:
+            async with asyncio.timeout(timeout_s):
+                request = adapter.request(question.request, endpoint)
+                if endpoint.credential is not None:
+                    request = await self._signer.sign(request, endpoint.credential)
+                journey.upstream_calls += 1
+                reply = await self._upstream.send(request, endpoint.base_url, timeout_s)
+            if reply.status != HTTP_OK:
+                return Landed(error=adapter.error(reply.status, reply.headers, reply.body))
+            count = adapter.count(reply.body)
+        except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
+            return Landed(error=_failure(error))
+        finally:
+            journey.upstream_ms += (time.perf_counter() - started) * 1000
+        record = Record(
+            count.input_tokens,
+            int(self._wall_clock()),
+            count.extra,
+            ",".join(request.dropped).encode(),
+        )
+        if not question.freshness.no_store:
+            self._tier.put(key, record, self._ttl_s(endpoint.upstream_model))
+        return Landed(record)
+
+    async def _estimate(self, question: Question, deployment: Deployment) -> Answer:
+        """Count here, approximately; never stored, always marked."""
+        body = question.request.body
+        if len(body) > LONG_ESTIMATE_BYTES:
+            tokens = await asyncio.to_thread(self._estimator.estimate, body)
+        else:
+            tokens = self._estimator.estimate(body)
+        return Answer(Record(tokens, int(self._wall_clock())), ESTIMATE, deployment)
+
+    def _ttl_s(self, upstream_model: str) -> float:
+        """A name that moves from model to model is remembered for a short time only."""
+        moves = any(upstream_model.endswith(f"{mark}{name}") for mark in "-@" for name in MOVING)
+        return self._cache.alias_ttl_s if moves else self._cache.ttl_s
+
+    async def close(self) -> None:
+        """End what is still out."""
+        await self._flights.close()
+
+
+def _another_may_answer(error: ProxyError) -> bool:
+    """Say whether the provider failed, rather than the caller's request."""
+    return error.status == 429 or error.status >= 500
+
+
+def _failure(error: Exception) -> UpstreamError:
+    """Turn what went wrong on the way to a count into the one error that all waiters share."""
+    if isinstance(error, CannotExpressError):
+        return UpstreamError(400, "invalid_request_error", str(error), "cannot be expressed")
+    if isinstance(error, UpstreamUnreachableError) and not error.timed_out:
+        message = "the provider could not be reached"
+        return UpstreamError(502, "api_error", message, f"unreachable: {error.reason}")
+    if isinstance(error, TimeoutError | UpstreamUnreachableError):
+        message = "the provider did not answer in time"
+        return UpstreamError(504, "timeout_error", message, message)
+    if isinstance(error, MalformedUpstreamError | UnusableReplyError):
+        message = "the provider's answer holds no count"
+        return UpstreamError(502, "api_error", message, f"malformed: {error}")
+    logger.error("unexpected %s", describe(error))
+    return UpstreamError(500, "api_error", "internal error", type(error).__name__)
+
+
+_NOTHING = UpstreamError(502, "api_error", "the provider gave no answer", "no answer")

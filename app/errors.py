@@ -1,0 +1,192 @@
+"""Every failure as a caller sees it: Anthropic's error body, its status, its retry headers.
+
+    {"type":"error","error":{"type":"not_found_error","message":"…"},"request_id":"req_…"}
+
+https://platform.claude.com/docs/en/api/errors (2026-11)
+"""
+
+import math
+from collections.abc import Mapping
+
+import msgspec
+from sanic.exceptions import RequestTimeout, SanicException, ServiceUnavailable
+from sanic.handlers import ErrorHandler
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from adapters.base import UpstreamError
+from app.ids import new_request_id
+from app.log import describe, logger
+
+MAX_RETRY_AFTER_S = 3600
+LONG_WAIT_S = 30
+OPERATOR_FAULT = "upstream provider rejected the proxy's request"
+
+
+class ProxyError(Exception):
+    """A failure with the answer that it becomes.
+
+    ``reason`` is our own wording for logs. ``operator_detail`` names what the operator must mend (a variable, never its value): it goes
+    to the log, and into the answer only for callers on loopback.
+    """
+
+    def __init__(  # noqa: PLR0913 -- one field of the answer each, given by keyword
+        self,
+        status: int,
+        type: str,  # noqa: A002 -- the wire's own name
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        should_retry: bool | None = None,
+        headers: Mapping[str, str] | None = None,
+        details: bytes = b"",
+        operator_detail: str = "",
+        reason: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.message = message
+        self.details = details
+        self.operator_detail = operator_detail
+        self.reason = reason or operator_detail
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers["retry-after"] = str(math.ceil(retry_after_s))
+        if should_retry is not None:
+            self.headers["x-should-retry"] = "true" if should_retry else "false"
+
+    def body(self, request_id: str, *, on_loopback: bool = False) -> bytes:
+        """Render the error object with the request's id."""
+        message = self.message
+        if on_loopback and self.operator_detail:
+            message = f"{message} ({self.operator_detail})"
+        return b'{"type":"error","error":{"type":%b,"message":%b%b},"request_id":%b}' % (
+            msgspec.json.encode(self.type),
+            msgspec.json.encode(message),
+            self.details,
+            msgspec.json.encode(request_id),
+        )
+
+
+def invalid_request(message: str, status: int = 400) -> ProxyError:
+    """The caller's request is at fault: ``message`` says what, where and what to do."""
+    return ProxyError(status, "invalid_request_error", message)
+
+
+def unauthenticated(message: str) -> ProxyError:
+    """No key, or a wrong one."""
+    return ProxyError(401, "authentication_error", message)
+
+
+def forbidden(message: str) -> ProxyError:
+    """A right key that may not do this."""
+    return ProxyError(403, "permission_error", message)
+
+
+def not_found(message: str) -> ProxyError:
+    """An unknown path, or a model that this configuration does not know."""
+    return ProxyError(404, "not_found_error", message)
+
+
+def too_large(message: str) -> ProxyError:
+    """A body over a limit, ours or the provider's."""
+    return ProxyError(413, "request_too_large", message)
+
+
+def operator_fault(detail: str) -> ProxyError:
+    """The proxy's own credential or settings are at fault: never the caller's 401."""
+    return ProxyError(
+        502, "api_error", OPERATOR_FAULT, should_retry=False, operator_detail=detail
+    )
+
+
+def unreachable(message: str) -> ProxyError:
+    """The provider could not be reached, or answered something that is no answer."""
+    return ProxyError(502, "api_error", message)
+
+
+def timed_out(message: str) -> ProxyError:
+    """The count's deadline has passed."""
+    return ProxyError(504, "timeout_error", message)
+
+
+def overloaded(message: str, retry_after_s: float) -> ProxyError:
+    """We shed load: nothing was asked, the caller may come back."""
+    return ProxyError(
+        529,
+        "overloaded_error",
+        message,
+        retry_after_s=retry_after_s,
+        should_retry=retry_after_s <= LONG_WAIT_S,
+    )
+
+
+def from_upstream(error: UpstreamError, *, caller_credential: bool) -> ProxyError:
+    """Turn a provider's refusal into the caller's answer."""
+    if error.credential_fault and not caller_credential:
+        return operator_fault(f"the provider refused our credential: {error.reason}")
+    headers = {name: value for name, value in error.headers if name != "retry-after"}
+    retry_after = dict(error.headers).get("retry-after")
+    if retry_after is not None and (seconds := _retry_after_s(retry_after)) is not None:
+        headers["retry-after"] = seconds
+    if error.upstream_request_id:
+        headers["x-tallygate-upstream-request-id"] = error.upstream_request_id
+    return ProxyError(
+        error.status,
+        error.type,
+        error.message,
+        headers=headers,
+        details=error.details,
+        reason=error.reason,
+    )
+
+
+def _retry_after_s(value: str) -> str | None:
+    """Keep a wait in seconds from 0 to an hour; clients sleep for whatever they are told."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    return value if 0 <= seconds <= MAX_RETRY_AFTER_S else None
+
+
+# Our own words: the framework's repeat the URL, and a URL may hold what should not be repeated.
+_FRAMEWORK = {
+    400: ("invalid_request_error", "malformed HTTP request"),
+    404: ("not_found_error", "unknown path; counting is POST /v1/messages/count_tokens"),
+    405: ("invalid_request_error", "this path does not take that method; see the allow header"),
+    413: ("request_too_large", "the request is larger than this server takes"),
+    417: ("invalid_request_error", "the only expectation met is 100-continue"),
+}
+
+
+def from_framework(exception: BaseException) -> ProxyError:
+    """Turn what Sanic itself raises, often before there is a request, into our answer."""
+    if isinstance(exception, ProxyError):
+        return exception
+    if isinstance(exception, RequestTimeout | ServiceUnavailable):
+        # Sanic says 503 for a body that stalls (25.12); our own deadlines answer long before its.
+        return ProxyError(408, "timeout_error", "the request did not arrive in time")
+    if isinstance(exception, SanicException):
+        type_, message = _FRAMEWORK.get(exception.status_code, ("api_error", "request failed"))
+        headers = {name.lower(): str(value) for name, value in exception.headers.items()}
+        return ProxyError(exception.status_code, type_, message, headers=headers)
+    logger.error("unexpected %s", describe(exception))
+    return ProxyError(500, "api_error", "internal error; the server's log has its place")
+
+
+class AnthropicErrorHandler(ErrorHandler):
+    """Answers in Anthropic's shape whatever reaches the framework's own error handling."""
+
+    def default(self, request: Request, exception: Exception) -> HTTPResponse:
+        """Render; must not rely on headers or a route, which a bad head leaves empty."""
+        del request
+        error = from_framework(exception)
+        request_id = new_request_id()
+        return HTTPResponse(
+            error.body(request_id),
+            status=error.status,
+            headers={"request-id": request_id, **error.headers},
+            content_type="application/json",
+        )

@@ -1,0 +1,88 @@
+"""The one place that wires: settings, framework, routes, error handler, listeners."""
+
+import logging
+import sys
+from typing import Any
+
+from sanic import Sanic
+from sanic.config import Config
+
+from app.config import ConfigError, Settings, load
+from app.errors import AnthropicErrorHandler
+from app.log import logger
+from app.routes import add_routes
+from app.workers import Server, Worker, shared_metrics
+
+READ_HEAD_S = 10
+KEEP_ALIVE_S = 120
+BEYOND_DEADLINE_S = 5
+
+
+def create_app(config_path: str | None = None) -> Server:
+    """Build the server from config.yaml. Raises SystemExit(1) with one line when it is bad.
+
+    Runs in the main process and again in every worker; opens nothing.
+    """
+    try:
+        settings = load(config_path)
+    except ConfigError as error:
+        sys.exit(str(error))
+    _configure_logging(settings)
+    app = Server(
+        "Tallygate",
+        config=_framework_config(settings),
+        error_handler=AnthropicErrorHandler(),
+        configure_logging=False,
+        strict_slashes=False,
+    )
+    app.settings = settings
+    add_routes(app)
+    app.main_process_start(_share)
+    app.before_server_start(_open)
+    app.after_server_stop(_close)
+    return app
+
+
+async def _share(app: Sanic[Any, Any]) -> None:
+    """Make what all workers share; it travels to them in shared_ctx."""
+    assert isinstance(app, Server)
+    app.shared_ctx.metrics = shared_metrics(app.settings)
+
+
+async def _open(app: Sanic[Any, Any]) -> None:
+    assert isinstance(app, Server)
+    shared = getattr(app.shared_ctx, "metrics", None) if hasattr(app, "shared_ctx") else None
+    app.ctx.worker = Worker(app.settings, shared)
+
+
+async def _close(app: Sanic[Any, Any]) -> None:
+    await app.ctx.worker.close()
+
+
+def _framework_config(settings: Settings) -> Config:
+    """Set Sanic's own settings; its environment variables are not read, config.yaml is."""
+    config = Config(load_env=False)
+    longest_s = max(one.timeout_s for one in settings.models.deployments)
+    config.update(
+        {
+            "REQUEST_MAX_SIZE": settings.server.max_body_bytes,
+            "REQUEST_TIMEOUT": READ_HEAD_S,
+            # Our own 504 must come before the framework gives up.
+            "RESPONSE_TIMEOUT": longest_s + BEYOND_DEADLINE_S,
+            "KEEP_ALIVE_TIMEOUT": KEEP_ALIVE_S,
+            "GRACEFUL_SHUTDOWN_TIMEOUT": settings.server.drain_s,
+            "ACCESS_LOG": False,
+            "AUTO_EXTEND": False,
+            "MOTD": False,
+        }
+    )
+    return config
+
+
+def _configure_logging(settings: Settings) -> None:
+    """Log to standard error: standard output is for the lines of counts."""
+    logging.basicConfig(
+        stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    logger.setLevel(settings.telemetry.log_level.upper())
+    logging.getLogger("sanic.root").setLevel(logging.WARNING)

@@ -1,0 +1,222 @@
+"""Headers and body → Question: what is asked, judged once, in the form in which it is hashed."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from adapters.base import CountRequest, Secret
+from app.errors import ProxyError, invalid_request, not_found
+from app.telemetry.end_user import end_user
+from cache.key import NOT_COUNTED, canonical
+from cache.strict_json import InvalidJSONError, compact, members
+
+DEFAULT_VERSION = "2023-06-01"
+"""Sent when the client names none: what SDKs 0.x and 1.x send, and the older of the two."""
+IDENTITY_HEADERS = ("anthropic-user-profile-id", "anthropic-workspace-id")
+MAX_MODEL = 256
+
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]{1,256}")
+_BETA = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_QUERY = re.compile(r"[\x21-\x7e]{0,1024}")
+MAX_BETAS = 64
+
+
+class Freshness(Struct, frozen=True):
+    """The client's ``cache-control``: how old an answer may be, and whether to remember it."""
+
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+
+
+class Question(Struct, frozen=True):
+    """One request to count, whoever will answer it."""
+
+    model: str
+    request: CountRequest
+    freshness: Freshness
+    end_user: str
+    own_credential: Secret | None = None
+    """The caller's own upstream credential, where it may be used."""
+    native: bool = False
+    """Asked on the pass-through: ``model`` is one of Anthropic's own ids."""
+
+
+class _Block(Struct):
+    type: str
+
+
+class _Message(Struct):
+    role: str
+    content: str | list[_Block]
+
+
+class _Shape(Struct):
+    """What every provider needs; fields and blocks that nobody knows yet are not looked at."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    messages: Annotated[list[_Message], Meta(min_length=1)]
+    system: str | list[_Block] | None = None
+    tools: list[dict[str, msgspec.Raw]] | None = None
+
+
+_shape = msgspec.json.Decoder(_Shape)
+
+
+def decode(
+    headers: Mapping[str, str],
+    body: bytes,
+    mapped_headers: tuple[str, ...] = (),
+    own_credential: Secret | None = None,
+) -> Question:
+    """Read a request of the unified route. Raises ProxyError 400, 404 or 415."""
+    question = _decode(headers, body, mapped_headers, NOT_COUNTED, query="")
+    if own_credential is None:
+        return question
+    return msgspec.structs.replace(question, own_credential=own_credential)
+
+
+def decode_native(
+    headers: Mapping[str, str],
+    body: bytes,
+    query: str,
+    mapped_headers: tuple[str, ...] = (),
+    own_credential: Secret | None = None,
+) -> Question:
+    """Read a request of the pass-through: every field and the query go on as they are."""
+    if not _QUERY.fullmatch(query):
+        raise invalid_request("query: must hold visible ASCII characters only, at most 1,024")
+    question = _decode(headers, body, mapped_headers, frozenset(), query)
+    return msgspec.structs.replace(question, native=True, own_credential=own_credential)
+
+
+def _decode(
+    headers: Mapping[str, str],
+    body: bytes,
+    mapped_headers: tuple[str, ...],
+    without: frozenset[str],
+    query: str,
+) -> Question:
+    _check_content(headers)
+    if not body.strip():
+        raise invalid_request("model: Field required (the request body is empty)")
+    try:
+        compacted = compact(body)
+        found = members(compacted)
+    except InvalidJSONError as error:
+        raise invalid_request(f"the request body is not valid JSON: {error}") from None
+    shape = _judge(compacted)
+    return Question(
+        model=shape.model,
+        request=CountRequest(
+            body=canonical(found, without),
+            version=_version(headers),
+            betas=_betas(headers),
+            identity=_identity(headers),
+            query=query,
+        ),
+        freshness=freshness(headers.get("cache-control")),
+        end_user=end_user(headers, found, mapped_headers),
+    )
+
+
+def _check_content(headers: Mapping[str, str]) -> None:
+    """Refuse bodies that are no plain JSON text; a missing content type is taken for JSON."""
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise invalid_request(
+            "content-encoding: request bodies must be sent uncompressed", status=415
+        )
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        raise invalid_request("content-type: must be application/json", status=415)
+
+
+def _judge(compacted: bytes) -> _Shape:
+    try:
+        shape = _shape.decode(compacted)
+    except msgspec.ValidationError as error:
+        raise invalid_request(explain(str(error))) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise invalid_request("the request body is not valid JSON") from None
+    if len(shape.model) > MAX_MODEL:
+        raise not_found(f"model: {shape.model[:64]}… is not a name in this configuration")
+    return shape
+
+
+_AT = re.compile(r"(.*?)(?: - at `\$(.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_EMPTY = re.compile(r"Expected `(?:array|str)` of length >= 1")
+
+
+def explain(text: str) -> str:
+    """Turn msgspec's ``… - at `$.messages[2].content``` into ``messages.2.content: …``.
+
+    msgspec names types and places, never values (0.22).
+    """
+    match = _AT.fullmatch(text)
+    problem, where = (match[1], match[2] or "") if match else (text, "")
+    path = re.sub(r"\[(\d+|\.\.\.)\]", r".\1", where).strip(".")
+    if missing := _MISSING.fullmatch(problem):
+        return f"{path}.{missing[1]}: Field required".strip(".")
+    if _EMPTY.fullmatch(problem):
+        problem = "must not be empty"
+    return f"{path}: {problem}" if path else f"the request body: {problem}"
+
+
+def _version(headers: Mapping[str, str]) -> str:
+    version = headers.get("anthropic-version", "").strip() or DEFAULT_VERSION
+    if not _HEADER_VALUE.fullmatch(version):
+        raise invalid_request("anthropic-version: must hold visible ASCII characters only")
+    return version
+
+
+def _betas(headers: Mapping[str, str]) -> tuple[str, ...]:
+    given = _all(headers, "anthropic-beta")
+    betas = sorted({beta.strip() for line in given for beta in line.split(",") if beta.strip()})
+    if len(betas) > MAX_BETAS:
+        raise invalid_request(f"anthropic-beta: more than {MAX_BETAS} values")
+    for beta in betas:
+        if not _BETA.fullmatch(beta):
+            raise invalid_request("anthropic-beta: must be names separated by commas")
+    return tuple(betas)
+
+
+def _all(headers: Mapping[str, str], name: str) -> list[str]:
+    """Return every line of a header that may stand on several."""
+    getall = getattr(headers, "getall", None)
+    return list(getall(name, ())) if getall else [headers[name]] if name in headers else []
+
+
+def _identity(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    found = []
+    for name in IDENTITY_HEADERS:
+        value = headers.get(name, "").strip()
+        if value:
+            if not _HEADER_VALUE.fullmatch(value):
+                raise invalid_request(f"{name}: must hold visible ASCII characters only")
+            found.append((name, value))
+    return tuple(found)
+
+
+def freshness(cache_control: str | None) -> Freshness:
+    """Read the three directives of RFC 9111 that a count can obey; others are no error."""
+    if not cache_control:
+        return _ANY
+    given = {directive.strip().lower() for directive in cache_control.split(",")}
+    return Freshness(
+        no_cache="no-cache" in given,
+        no_store="no-store" in given,
+        only_if_cached="only-if-cached" in given,
+    )
+
+
+_ANY = Freshness()
+
+
+def refuse_unknown(model: str) -> ProxyError:
+    """Say that no deployment has this name; never an estimate, never a guess."""
+    return not_found(f"model: {model} is not a name in this configuration; see /v1/models")

@@ -1,0 +1,238 @@
+"""HTTP in, HTTP out: each handler reads what it needs and hands the rest to the counter."""
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Mapping
+
+import msgspec
+from sanic import Sanic
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from app.auth import Caller, upstream_credential
+from app.counter import Answer, Journey
+from app.errors import ProxyError, from_framework, not_found
+from app.ids import new_request_id
+from app.log import warn_operator
+from app.question import Question, decode, decode_native
+from app.routing import Route
+from app.telemetry import CountEvent
+from app.workers import Worker
+
+JSON = "application/json"
+CLIENT_CLOSED = 499
+"""What an event says of a client that left before its answer."""
+MAX_ECHO = 128
+
+
+def add_routes(app: Sanic) -> None:  # type: ignore[type-arg]
+    """Register every path this server answers."""
+    add = app.add_route
+    add(count_tokens, "/v1/messages/count_tokens", methods=["POST"], name="count")
+    add(count_native, "/anthropic/v1/messages/count_tokens", methods=["POST"], name="native")
+    add(messages, "/v1/messages", methods=["POST"], name="messages")
+    add(models, "/v1/models", methods=["GET"], name="models")
+    add(event_logging, "/api/event_logging/batch", methods=["POST"], name="event_logging")
+    add(metrics, "/metrics", methods=["GET"], name="metrics")
+    add(liveness, "/health/liveliness", methods=["GET"], name="liveliness")
+    add(liveness, "/health/liveness", methods=["GET"], name="liveness")
+    add(readiness, "/health/readiness", methods=["GET"], name="readiness")
+
+
+async def count_tokens(request: Request) -> HTTPResponse:
+    """``POST /v1/messages/count_tokens``; any query is ignored."""
+    return await _Count(request, "messages").respond()
+
+
+async def count_native(request: Request) -> HTTPResponse:
+    """``POST /anthropic/v1/messages/count_tokens``: native ids, every field and the query kept."""
+    return await _Count(request, "pass_through").respond()
+
+
+class _Count:
+    """One request to count: its answer, and the one event that tells of it."""
+
+    def __init__(self, request: Request, route: str) -> None:
+        self._started = time.perf_counter()
+        self._request = request
+        self._worker: Worker = request.app.ctx.worker
+        self._native = route == "pass_through"
+        self._route_name = route
+        self._request_id = new_request_id()
+        self._caller: Caller | None = None
+        self._question: Question | None = None
+        self._route: Route | None = None
+        self._journey = Journey()
+
+    async def respond(self) -> HTTPResponse:
+        """Answer, or refuse in Anthropic's shape; tell telemetry once, whatever happens."""
+        try:
+            answer = await self._count()
+        except asyncio.CancelledError:
+            self._tell(CLIENT_CLOSED, error=None, answer=None)
+            raise
+        except Exception as error:  # noqa: BLE001 -- the last stop before the framework
+            refusal = from_framework(error)
+            self._tell(refusal.status, error=refusal, answer=None)
+            return self._refuse(refusal)
+        self._tell(200, error=None, answer=answer)
+        return self._answer(answer)
+
+    async def _count(self) -> Answer:
+        headers: Mapping[str, str] = self._request.headers
+        self._caller = caller = self._worker.authenticator.caller(headers)
+        settings = self._worker.settings
+        own = upstream_credential(headers, has_keys=bool(settings.keys))
+        if self._native:
+            question = decode_native(
+                headers,
+                self._request.body,
+                self._request.query_string,
+                settings.end_user_headers,
+                own if settings.pass_through.caller_key else None,
+            )
+        else:
+            question = decode(headers, self._request.body, settings.end_user_headers, own)
+        self._question = question
+        counter = self._worker.counter
+        self._route = route = counter.route(question, caller)
+        return await counter.count(question, caller, route, self._journey)
+
+    def _answer(self, answer: Answer) -> HTTPResponse:
+        record = answer.record
+        headers = {
+            "request-id": self._request_id,
+            "cache-status": cache_status(answer),
+            "x-tallygate-source": answer.source,
+            "x-tallygate-provider": answer.deployment.provider,
+            "x-tallygate-model": answer.deployment.endpoint.upstream_model,
+            "x-tallygate-counted-at": rfc3339(record.counted_at_s),
+        }
+        if record.dropped:
+            headers["x-tallygate-dropped"] = record.dropped.decode()
+        if echo := self._client_request_id():
+            headers["x-request-id"] = echo
+        body = b'{"input_tokens":%d%b}' % (record.input_tokens, record.extra)
+        return HTTPResponse(body, headers=headers, content_type=JSON)
+
+    def _refuse(self, error: ProxyError) -> HTTPResponse:
+        if error.operator_detail:
+            warn_operator(error.operator_detail)
+        headers = {"request-id": self._request_id, **error.headers}
+        if echo := self._client_request_id():
+            headers["x-request-id"] = echo
+        body = error.body(self._request_id, on_loopback=from_this_machine(self._request))
+        return HTTPResponse(body, status=error.status, headers=headers, content_type=JSON)
+
+    def _client_request_id(self) -> str:
+        value = self._request.headers.get("x-request-id", "")
+        return value if value.isascii() and value.isprintable() and len(value) <= MAX_ECHO else ""
+
+    def _tell(self, status: int, *, error: ProxyError | None, answer: Answer | None) -> None:
+        request, question, journey = self._request, self._question, self._journey
+        deployment = journey.deployment
+        self._worker.telemetry.emit(
+            CountEvent(
+                time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time
+                request_id=self._request_id,
+                status=status,
+                duration_ms=(time.perf_counter() - self._started) * 1000,
+                route=self._route_name,
+                source=answer.source if answer else "",
+                error_type=error.type if error else "",
+                reason=error.reason if error else "",
+                input_tokens=answer.record.input_tokens if answer else 0,
+                caller=self._caller.name if self._caller else "",
+                end_user=question.end_user if question else "",
+                alias=self._route.alias if self._route else "",
+                model=question.model if question else "",
+                provider=deployment.provider if deployment else "",
+                upstream_model=deployment.endpoint.upstream_model if deployment else "",
+                deployment=deployment.name if deployment else "",
+                body_bytes=len(request.body),
+                upstream_ms=journey.upstream_ms,
+                upstream_calls=journey.upstream_calls,
+                client_request_id=self._client_request_id(),
+                user_agent=request.headers.get("user-agent", ""),
+            )
+        )
+
+
+def cache_status(answer: Answer) -> str:
+    """Say in RFC 9211's words what the cache did."""
+    match answer.source:
+        case "cache":
+            return "tallygate; hit"
+        case "coalesced":
+            return "tallygate; fwd=miss; collapsed"
+        case "estimate":
+            return "tallygate; fwd=bypass"
+        case _:
+            return "tallygate; fwd=miss; stored" if answer.stored else "tallygate; fwd=miss"
+
+
+def rfc3339(seconds: int) -> str:
+    """Write a time as ``2026-11-23T08:00:00Z``."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def from_this_machine(request: Request) -> bool:
+    """Say whether the caller is on this machine, and no proxy speaks for somebody else."""
+    if "forwarded" in request.headers or "x-forwarded-for" in request.headers:
+        return False
+    try:
+        return ipaddress.ip_address(request.ip).is_loopback
+    except ValueError:
+        return False
+
+
+async def messages(request: Request) -> HTTPResponse:
+    """``POST /v1/messages``: not ours; say where it belongs."""
+    del request
+    raise not_found(
+        "this server counts tokens only; route /v1/messages to your model gateway and "
+        "/v1/messages/count_tokens here, as docs/beside-a-gateway.md shows"
+    )
+
+
+async def models(request: Request) -> HTTPResponse:
+    """``GET /v1/models``: the names that this caller may use."""
+    worker: Worker = request.app.ctx.worker
+    caller = worker.authenticator.caller(request.headers)
+    names = [name for name in worker.router.names() if caller.may_count((name,))]
+    entries = [{"id": name, "type": "model", "object": "model"} for name in names]
+    return _json({"data": entries, "object": "list", "has_more": False})
+
+
+async def event_logging(request: Request) -> HTTPResponse:
+    """``POST /api/event_logging/batch``: Claude Code's telemetry, taken and forgotten."""
+    del request
+    return _json({"status": "ok"})
+
+
+async def metrics(request: Request) -> HTTPResponse:
+    """``GET /metrics``: open to this machine, else to any valid key."""
+    worker: Worker = request.app.ctx.worker
+    if not from_this_machine(request):
+        worker.authenticator.caller(request.headers)
+    return HTTPResponse(
+        worker.metrics.render(), content_type="text/plain; version=0.0.4; charset=utf-8"
+    )
+
+
+async def liveness(request: Request) -> HTTPResponse:
+    """``GET /health/liveliness``: this worker's loop turns."""
+    del request
+    return _json("I'm alive!")
+
+
+async def readiness(request: Request) -> HTTPResponse:
+    """``GET /health/readiness``: this worker takes requests."""
+    del request
+    return _json({"status": "healthy"})
+
+
+def _json(value: object) -> HTTPResponse:
+    headers = {"request-id": new_request_id()}
+    return HTTPResponse(msgspec.json.encode(value), headers=headers, content_type=JSON)

@@ -1,0 +1,90 @@
+"""Model name → the deployments that answer for it, in the order they are asked."""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+import msgspec
+from msgspec import Struct
+
+from adapters.base import Deployment
+from adapters.registry import provider_of
+from app.config_models import Models
+
+# What a name that only a wildcard knows may look like: it goes into upstream bodies and paths.
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,255}")
+
+
+class Route(Struct, frozen=True):
+    """Where a model name leads. A caller's key must allow one of ``names``."""
+
+    alias: str
+    names: tuple[str, ...]
+    deployments: tuple[Deployment, ...]
+
+
+class Router:
+    """Exact names first, then ``model_group_alias``, then the most specific wildcard."""
+
+    def __init__(self, models: Models) -> None:
+        self._exact: dict[str, tuple[Deployment, ...]] = {}
+        self._wildcards: dict[str, tuple[Deployment, ...]] = {}
+        for deployment in models.deployments:
+            table = self._wildcards if "*" in deployment.alias else self._exact
+            table[deployment.alias] = (*table.get(deployment.alias, ()), deployment)
+        self._group_aliases = models.aliases
+        self._anthropic = tuple(d for d in models.deployments if d.provider == "anthropic")
+        self.resolve = lru_cache(maxsize=4096)(self._resolve)
+        self.resolve_native = lru_cache(maxsize=4096)(self._resolve_native)
+
+    def _resolve(self, model: str) -> Route | None:
+        """Find the route of a name that a client gave, or None."""
+        if found := self._exact.get(model):
+            return Route(model, (model,), found)
+        if target := self._group_aliases.get(model):
+            found = self._exact.get(target) or self._wildcards[target]
+            return Route(model, (model, target), found)
+        if not _PLAIN.fullmatch(model):
+            return None
+        # LiteLLM finds a bare id under `anthropic/*` too: it infers the provider (1.109.1).
+        inferred = f"{provider_of('', model)}/{model}"
+        for pattern in sorted(self._wildcards, key=len, reverse=True):
+            for name in (model, inferred):
+                if (part := _matched(pattern, name)) is not None:
+                    found = tuple(_fill(one, part) for one in self._wildcards[pattern])
+                    return Route(pattern, (model, pattern), found)
+        return None
+
+    def _resolve_native(self, model: str) -> Route | None:
+        """Find who answers for one of Anthropic's own model ids on the pass-through.
+
+        The deployments whose upstream model it is, else the first Anthropic deployment, asked for
+        this id instead of its own.
+        """
+        if not _PLAIN.fullmatch(model) or not self._anthropic:
+            return None
+        same = tuple(d for d in self._anthropic if d.endpoint.upstream_model == model)
+        names = (model, f"anthropic/{model}", *(d.alias for d in same))
+        return Route(model, names, same or (_ask_for(self._anthropic[0], model),))
+
+    def names(self) -> Iterable[str]:
+        """List every name a client may use, wildcards as they stand in the file."""
+        return dict.fromkeys((*self._exact, *self._group_aliases, *self._wildcards))
+
+
+def _matched(pattern: str, name: str) -> str | None:
+    """Return what ``*`` stands for when the name fits the pattern."""
+    before, _, after = pattern.partition("*")
+    if len(name) > len(before) + len(after) and name.startswith(before) and name.endswith(after):
+        return name[len(before) : len(name) - len(after)]
+    return None
+
+
+def _fill(deployment: Deployment, part: str) -> Deployment:
+    upstream_model = deployment.endpoint.upstream_model.replace("*", part, 1)
+    return _ask_for(deployment, upstream_model)
+
+
+def _ask_for(deployment: Deployment, upstream_model: str) -> Deployment:
+    endpoint = msgspec.structs.replace(deployment.endpoint, upstream_model=upstream_model)
+    return msgspec.structs.replace(deployment, endpoint=endpoint)

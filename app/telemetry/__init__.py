@@ -1,0 +1,5 @@
+"""What is told about a count: one event, handed to every sink after the answer is formed."""
+
+from app.telemetry.event import CountEvent, Sink, Telemetry
+
+__all__ = ["CountEvent", "Sink", "Telemetry"]

@@ -1,0 +1,63 @@
+"""Whom the caller counts for: LiteLLM's places in LiteLLM's order; a claim, never a permission."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+MAX_END_USER = 256
+
+# https://docs.litellm.ai/docs/proxy/customers, LiteLLM 1.109.1 (2026-11): headers before body.
+HEADERS = ("x-tallygate-end-user", "x-litellm-customer-id", "x-litellm-end-user-id")
+
+
+def end_user(
+    headers: Mapping[str, str],
+    members: Mapping[str, msgspec.Raw],
+    mapped_headers: tuple[str, ...] = (),
+) -> str:
+    """Return the end user's id, at most MAX_END_USER characters, or an empty string.
+
+    ``mapped_headers`` are those of ``general_settings.user_header_mappings``.
+    """
+    for header in (*HEADERS, *mapped_headers):
+        if value := headers.get(header):
+            return _cut(value)
+    for found in (
+        _text(members.get("user")),
+        _inner(members.get("litellm_metadata"), "user"),
+        _inner(members.get("metadata"), "user_id"),
+        _text(members.get("safety_identifier")),
+    ):
+        if found:
+            return _cut(found)
+    return ""
+
+
+def _cut(value: str) -> str:
+    # A header that is no ASCII arrives with lone surrogates, which no encoder takes.
+    return value[:MAX_END_USER].encode("utf-8", "replace").decode()
+
+
+def _text(raw: msgspec.Raw | None) -> str:
+    value = _decode(raw)
+    return value if isinstance(value, str) else ""
+
+
+def _inner(raw: msgspec.Raw | None, name: str) -> str:
+    """Read a field of an object; metadata may be an object or a string that holds one."""
+    value = _decode(raw)
+    if isinstance(value, str):
+        value = _decode(msgspec.Raw(value.encode("utf-8", "replace")))
+    if isinstance(value, dict):
+        found = value.get(name)
+        return found if isinstance(found, str) else ""
+    return ""
+
+
+def _decode(raw: msgspec.Raw | None) -> object:
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

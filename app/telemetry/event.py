@@ -1,0 +1,74 @@
+"""The one record that logs, metrics, traces, webhooks and the usage ledger are made of."""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+from app.log import logger
+
+
+class CountEvent(Struct, frozen=True, omit_defaults=True):
+    """One count, answered or refused. Never content, never a credential."""
+
+    time_s: float
+    request_id: str
+    status: int
+    duration_ms: float
+    route: str
+    """``messages`` or ``pass_through``."""
+    source: str = ""
+    """live, cache, coalesced, stale or estimate; empty when there is no number."""
+    error_type: str = ""
+    reason: str = ""
+    """Why, in our own words; a provider's text may quote a prompt and is not kept."""
+    input_tokens: int = 0
+    caller: str = ""
+    end_user: str = ""
+    alias: str = ""
+    """The name in the configuration, a wildcard as it stands there."""
+    model: str = ""
+    """The name that the client gave."""
+    provider: str = ""
+    upstream_model: str = ""
+    deployment: str = ""
+    body_bytes: int = 0
+    upstream_ms: float = 0.0
+    upstream_calls: int = 0
+    client_request_id: str = ""
+    user_agent: str = ""
+    dropped: tuple[str, ...] = ()
+
+
+class Sink(Protocol):
+    """Takes events; never blocks, never awaits, drops and counts when it cannot keep up."""
+
+    def emit(self, event: CountEvent) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Telemetry:
+    """Hands each event to every sink; a sink that raises costs a log line, never a count."""
+
+    def __init__(self, sinks: tuple[Sink, ...]) -> None:
+        self._sinks = sinks
+        self._failed: set[str] = set()
+
+    def emit(self, event: CountEvent) -> None:
+        """Tell every sink."""
+        for sink in self._sinks:
+            try:
+                sink.emit(event)
+            except Exception as error:  # noqa: BLE001 -- telemetry never fails a count
+                self._report(sink, error)
+
+    def close(self) -> None:
+        """Let every sink write what it still holds."""
+        for sink in self._sinks:
+            sink.close()
+
+    def _report(self, sink: Sink, error: Exception) -> None:
+        name = type(sink).__name__
+        if name not in self._failed:
+            self._failed.add(name)
+            logger.error("telemetry: %s fails with %s", name, type(error).__name__)

@@ -1,0 +1,161 @@
+"""Sink: counters and histograms for /metrics, summed over the workers of this server.
+
+Each worker writes its own row of one shared array, so that no write needs a lock; any worker
+renders the sum of all rows. A row outlives its worker: a replaced worker goes on counting in it.
+The label values come from the configuration and from closed lists, so their number is fixed.
+"""
+
+import bisect
+from collections.abc import Iterable, MutableSequence, Sequence
+
+from app.telemetry.event import CountEvent
+
+STATUSES = (200, 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504, 529)
+SOURCES = ("live", "cache", "coalesced", "stale", "estimate")
+ERROR_TYPES = (
+    "invalid_request_error",
+    "authentication_error",
+    "billing_error",
+    "permission_error",
+    "not_found_error",
+    "conflict_error",
+    "request_too_large",
+    "rate_limit_error",
+    "api_error",
+    "timeout_error",
+    "overloaded_error",
+)
+BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
+BUCKETS_S += (1.0, 2.5, 5.0, 10.0, 30.0)
+OTHER = "other"
+
+Row = MutableSequence[float]
+
+
+class Layout:
+    """Which slot of a row holds which series; the same in every worker of one configuration."""
+
+    def __init__(self, aliases: Iterable[str], providers: Iterable[str]) -> None:
+        self.aliases = (*dict.fromkeys(aliases), OTHER)
+        self.providers = (*dict.fromkeys(providers), OTHER)
+        self.slots: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        statuses = (*map(str, STATUSES), OTHER)
+        self._add("tallygate_requests_total", model=self.aliases, status=statuses)
+        self._add("tallygate_counts_total", model=self.aliases, source=SOURCES)
+        self._add("tallygate_errors_total", type=(*ERROR_TYPES, OTHER))
+        self._add("tallygate_upstream_calls_total", provider=self.providers)
+        outcomes = (*SOURCES, "error")
+        limits = tuple(f"{limit:g}" for limit in BUCKETS_S)
+        self._add("tallygate_request_seconds_bucket", source=outcomes, le=(*limits, "+Inf"))
+        self._add("tallygate_request_seconds_sum", source=outcomes)
+        self.width = len(self.slots)
+
+    def _add(self, name: str, **labels: Sequence[str]) -> None:
+        series: list[tuple[tuple[str, str], ...]] = [()]
+        for label, values in labels.items():
+            series = [(*one, (label, value)) for one in series for value in values]
+        for one in series:
+            self.slots[name, one] = len(self.slots)
+
+    def slot(self, name: str, **labels: str) -> int:
+        """Return the slot of one series. Raises KeyError for an unknown one."""
+        return self.slots[name, tuple(labels.items())]
+
+
+class Metrics:
+    """Counts events into this worker's row of ``array``, which holds ``rows`` rows."""
+
+    def __init__(self, layout: Layout, array: Row, rows: int, row: int) -> None:
+        self._layout = layout
+        self._array = array
+        self._rows = rows
+        self._base = layout.width * row
+        self._memo: dict[tuple[str, int, str, str], tuple[int, ...]] = {}
+        self._buckets = {
+            outcome: layout.slot("tallygate_request_seconds_bucket", source=outcome, le="0.0001")
+            for outcome in (*SOURCES, "error")
+        }
+
+    def emit(self, event: CountEvent) -> None:
+        """Add one event."""
+        key = (event.alias, event.status, event.source, event.error_type)
+        slots = self._memo.get(key)
+        if slots is None:
+            slots = self._memo[key] = self._slots(event)
+        array, base = self._array, self._base
+        for slot in slots:
+            array[base + slot] += 1
+        seconds = event.duration_ms / 1000
+        outcome = event.source or "error"
+        bucket = self._buckets[outcome] + bisect.bisect_left(BUCKETS_S, seconds)
+        array[base + bucket] += 1
+        array[base + self._layout.slot("tallygate_request_seconds_sum", source=outcome)] += seconds
+        if event.upstream_calls:
+            provider = event.provider if event.provider in self._layout.providers else OTHER
+            calls = self._layout.slot("tallygate_upstream_calls_total", provider=provider)
+            array[base + calls] += event.upstream_calls
+
+    def close(self) -> None:
+        """Keep the row: the sum must not fall when a worker ends."""
+
+    def _slots(self, event: CountEvent) -> tuple[int, ...]:
+        layout = self._layout
+        alias = event.alias if event.alias in layout.aliases else OTHER
+        status = str(event.status) if event.status in STATUSES else OTHER
+        slots = [layout.slot("tallygate_requests_total", model=alias, status=status)]
+        if event.source:
+            slots.append(
+                layout.slot("tallygate_counts_total", model=alias, source=event.source)
+            )
+        if event.error_type:
+            type_ = event.error_type if event.error_type in ERROR_TYPES else OTHER
+            slots.append(layout.slot("tallygate_errors_total", type=type_))
+        return tuple(slots)
+
+    def render(self) -> bytes:
+        """Write Prometheus' text format, version 0.0.4, with histogram buckets made cumulative."""
+        width = self._layout.width
+        sums = [sum(self._array[slot :: width][: self._rows]) for slot in range(width)]
+        lines: list[str] = []
+        family = ""
+        running = 0.0
+        for (name, labels), slot in self._layout.slots.items():
+            if name != family and name != "tallygate_request_seconds_sum":
+                family = name
+                lines += _header(name)
+            value = sums[slot]
+            if name.endswith("_bucket"):
+                running = value if labels[-1][1] == "0.0001" else running + value
+                value = running
+                if labels[-1][1] == "+Inf":
+                    lines.append(_line("tallygate_request_seconds_count", labels[:1], value))
+            lines.append(_line(name, labels, value))
+        return ("\n".join(lines) + "\n").encode()
+
+
+_HELP = {
+    "tallygate_requests_total": ("counter", "Requests to count, by model and status."),
+    "tallygate_counts_total": ("counter", "Counts answered, by model and where each came from."),
+    "tallygate_errors_total": ("counter", "Requests refused, by Anthropic's error type."),
+    "tallygate_upstream_calls_total": ("counter", "Requests sent to providers."),
+    "tallygate_request_seconds_bucket": ("histogram", "Time to answer, in seconds."),
+}
+
+
+def _header(name: str) -> list[str]:
+    kind, text = _HELP[name]
+    name = name.removesuffix("_bucket")
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+
+
+def _line(name: str, labels: tuple[tuple[str, str], ...], value: float) -> str:
+    inner = ",".join(f'{label}="{_escape(text)}"' for label, text in labels)
+    return f"{name}{{{inner}}} {_number(value)}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)

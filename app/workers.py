@@ -1,0 +1,150 @@
+"""Process life: where the server listens, what each worker holds, and what all workers share."""
+
+import contextlib
+import ipaddress
+import multiprocessing
+import os
+import re
+import socket
+import sys
+from collections.abc import MutableSequence
+from typing import Any
+
+from sanic import Sanic
+
+from adapters.credentials import Credentials
+from adapters.estimate import Estimate
+from adapters.registry import ESTIMATE
+from app.auth import Authenticator
+from app.config import Settings
+from app.counter import TokenCounter
+from app.log import logger
+from app.routing import Router
+from app.telemetry import Sink, Telemetry
+from app.telemetry.jsonl import JsonlSink
+from app.telemetry.metrics import Layout, Metrics
+from app.upstream import Upstream
+from cache.key import derive_secret
+from cache.local import LocalTier
+
+MAX_WORKERS = 64
+"""Rows of the shared metrics array; a worker beyond them counts for itself alone."""
+
+
+class Server(Sanic[Any, Any]):
+    """Sanic with the configured address, and without an open door for a key everybody knows."""
+
+    settings: Settings
+
+    def prepare(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
+        """Fill in the configured address, and refuse one that a weak key must not stand on.
+
+        Runs once, in the main process, before anything listens. Raises SystemExit(1).
+        """
+        server = self.settings.server
+        sock: socket.socket | None = options.get("sock")
+        bound = sock.getsockname()[0] if sock else host or server.host
+        if not options.get("unix") and not is_loopback(str(bound)):
+            self._refuse_weak_key(str(bound))
+        options["motd"] = False
+        self._announce(options.get("unix") or f"http://{bound}:{port or server.port}")
+        super().prepare(host or server.host, port or server.port, **options)
+
+    def _refuse_weak_key(self, bound: str) -> None:
+        weak = self.settings.weak_key
+        if weak is None or self.settings.server.allow_weak_key:
+            return
+        sys.exit(
+            f"{self.settings.source}: {weak}, so {bound} is refused and only loopback may be "
+            "served; set general_settings.master_key, or server.allow_weak_key: true"
+        )
+
+
+    def _announce(self, address: str) -> None:
+        for notice in self.settings.notices:
+            logger.warning("%s: %s", self.settings.source, notice)
+        weak = self.settings.weak_key
+        if weak is not None:
+            logger.warning("%s; serving on this machine only", weak)
+        logger.info("Tallygate on %s\n%s", address, start_table(self.settings))
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether an address or a name to listen on is reached from this machine only."""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+class Worker:
+    """Everything one worker process holds; built when its loop runs, closed when it stops."""
+
+    def __init__(self, settings: Settings, shared: MutableSequence[float] | None) -> None:
+        self.settings = settings
+        self.metrics = _metrics(settings, shared)
+        told = settings.telemetry
+        sinks: list[Sink] = [self.metrics]
+        if told.jsonl.enabled:
+            pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
+            sinks.append(JsonlSink(told.jsonl.path, told.hit_records_per_s, pseudonym_key))
+        self.telemetry = Telemetry(tuple(sinks))
+        self.authenticator = Authenticator(settings.keys)
+        self.router = Router(settings.models)
+        self.upstream = Upstream()
+        self.credentials = Credentials()
+        self.counter = TokenCounter(
+            router=self.router,
+            cache=settings.cache,
+            key_secret=settings.secret("cache-key"),
+            tier=LocalTier(settings.cache.local.max_entries, settings.cache.local.max_bytes),
+            upstream=self.upstream,
+            signer=self.credentials,
+            estimator=Estimate(),
+        )
+
+    async def close(self) -> None:
+        """End flights before the client they fly on, and write what telemetry still holds."""
+        await self.counter.close()
+        await self.credentials.close()
+        await self.upstream.close()
+        self.telemetry.close()
+
+
+def metrics_layout(settings: Settings) -> Layout:
+    """Fix the series of one configuration: the same in the main process and in every worker."""
+    deployments = settings.models.deployments
+    names = dict.fromkeys((*(d.alias for d in deployments), *settings.models.aliases))
+    return Layout(names, dict.fromkeys(d.provider for d in deployments))
+
+
+def shared_metrics(settings: Settings) -> MutableSequence[float]:
+    """Make the array that all workers of this server count in."""
+    return multiprocessing.RawArray("d", metrics_layout(settings).width * MAX_WORKERS)
+
+
+def _metrics(settings: Settings, shared: MutableSequence[float] | None) -> Metrics:
+    """Take this worker's row; a process without a shared array counts for itself."""
+    layout = metrics_layout(settings)
+    name = re.match(r"Sanic-Server-(\d+)", os.environ.get("SANIC_WORKER_NAME", ""))
+    row = int(name[1]) if name else 0
+    if shared is None or len(shared) != layout.width * MAX_WORKERS or row >= MAX_WORKERS:
+        return Metrics(layout, [0.0] * layout.width, rows=1, row=0)
+    return Metrics(layout, shared, rows=MAX_WORKERS, row=row)
+
+
+def start_table(settings: Settings) -> str:
+    """List every deployment: alias, provider, upstream model, and whether it can be asked."""
+    rows = [("alias", "provider", "upstream model", "credential")]
+    for one in settings.models.deployments:
+        missing = ", ".join(one.endpoint.missing)
+        state = f"missing: {missing}" if missing else "found"
+        if one.provider == ESTIMATE:
+            state = "none needed; answers are estimates"
+        rows.append((one.alias, one.provider, one.endpoint.upstream_model, state))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(
+        "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]))
+        for row in rows
+    )

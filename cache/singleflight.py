@@ -1,0 +1,87 @@
+"""One flight per key in this worker: the first to ask leads, the others wait for its landing.
+
+    A asks k ── no flight ── leads: a task of its own ───────────────► lands ── A, B answered
+    B asks k ────── joins, shielded ── A's client hangs up: B and the task do not notice
+
+The leader's work is a task, not the first caller's coroutine: cancelling any caller cancels only
+that caller's wait.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+Landing = TypeVar("Landing")
+
+
+class CrowdedError(Exception):
+    """As many callers wait for one flight, or as many flights are out, as the bounds allow."""
+
+
+class SingleFlight(Generic[Landing]):
+    """Share the result of one piece of work among all who ask for it at the same time.
+
+    * ``lead`` returns its failures as values; each caller raises its own exception from them.
+    * Each caller waits at most its own ``wait_s`` (TimeoutError); the work goes on without it.
+    * The flight is gone the moment it has landed: nothing is remembered here.
+    """
+
+    def __init__(self, max_flights: int = 10_000, max_waiters: int = 100_000) -> None:
+        self._max_flights = max_flights
+        self._max_waiters = max_waiters
+        self._flights: dict[Hashable, asyncio.Task[Landing]] = {}
+        self._waiters = 0
+
+    async def join(
+        self, key: Hashable, lead: Callable[[], Awaitable[Landing]], wait_s: float
+    ) -> tuple[Landing, bool]:
+        """Return the landing, and whether this caller led.
+
+        Raises TimeoutError after ``wait_s`` seconds, CrowdedError at the bounds, and whatever
+        ``lead`` raised that it should have returned.
+        """
+        if self._waiters >= self._max_waiters:
+            raise CrowdedError
+        task = self._flights.get(key)
+        leads = task is None
+        if task is None:
+            task = self._take_off(key, lead)
+        self._waiters += 1
+        try:
+            async with asyncio.timeout(wait_s):
+                return await asyncio.shield(task), leads
+        finally:
+            self._waiters -= 1
+
+    def _take_off(
+        self, key: Hashable, lead: Callable[[], Awaitable[Landing]]
+    ) -> asyncio.Task[Landing]:
+        if len(self._flights) >= self._max_flights:
+            raise CrowdedError
+
+        async def flight() -> Landing:
+            return await lead()
+
+        def land(task: asyncio.Task[Landing]) -> None:
+            del self._flights[key]
+            # Look at the exception even when every waiter has left: none is reported unseen.
+            if not task.cancelled():
+                task.exception()
+
+        task = asyncio.get_running_loop().create_task(flight())
+        # Added before any waiter's own callback, so it runs before any of them goes on.
+        task.add_done_callback(land)
+        self._flights[key] = task
+        return task
+
+    async def close(self) -> None:
+        """Cancel what is still out and wait until it is down."""
+        tasks = list(self._flights.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def __repr__(self) -> str:
+        return f"<SingleFlight: {len(self._flights)} flights, {self._waiters} waiting>"
+

@@ -1,0 +1,94 @@
+# Everything runs from the checkout's root; `make` alone lists the targets.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+TALLYGATE := .venv/installed
+SDKS := .clients/anthropic-0/installed .clients/anthropic-1/installed
+NODE_SDK := tests/clients/node/node_modules/.installed
+
+PIP_INSTALL := -m pip install --quiet --require-hashes --no-deps --only-binary :all:
+UV := uv==0.13.9
+UV_COMPILE := pip compile --no-config --quiet --universal --python-version 3.11 \
+	--generate-hashes --only-binary :all: --no-annotate --custom-compile-command 'make lock'
+
+# `check` runs its steps in this order even under -j, so that the tests' summary comes last.
+.NOTPARALLEL:
+.PHONY: help install run clients test lint format types floors starts check bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
+
+install: $(TALLYGATE) ## Make .venv with exactly what requirements.lock names (PYTHON=python3.12 chooses the interpreter)
+
+run: install ## Serve config.yaml in the foreground (WORKERS=2)
+	@exec $(BIN)/sanic app.main --workers $(WORKERS)
+
+clients: $(SDKS) $(NODE_SDK) ## Install the official SDKs that the tests put in front of the proxy
+
+test: install clients ## Run the tests (ARGS='-k name' passes options to pytest)
+	$(BIN)/pytest -n auto --maxprocesses 8 $(ARGS)
+
+lint: install ## Check the style and the format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+format: install ## Repair the style and the format where that is safe
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install ## Check the types
+	$(BIN)/mypy
+
+floors: install ## Check who may import whom
+	$(BIN)/lint-imports
+	@$(BIN)/python -I -c "$$NO_SHADOW" adapters app bench cache tests
+
+# A module of the same name in the environment would hide ours: sanic appends the working directory
+# to sys.path last.
+define NO_SHADOW
+import sys
+from importlib.util import find_spec
+found = [name for name in sys.argv[1:] if find_spec(name)]
+sys.exit(f"installed packages hide the project's own: {', '.join(found)}" if found else 0)
+endef
+export NO_SHADOW
+
+starts: install # sanic hides the true error of a failed import; this shows it
+	$(BIN)/python -c 'import app.main'
+
+check: lint types floors starts test ## All of the above, as CI runs it
+
+bench: install ## Measure (ARGS='--help' lists the scenarios)
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## Renew the lock files after a change of pyproject.toml (ARGS=--upgrade takes newer releases)
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(PYTHON) -m venv "$$tmp"; "$$tmp/bin/pip" install --quiet $(UV); \
+	compile() { "$$tmp/bin/uv" $(UV_COMPILE) $(ARGS) "$$@" >/dev/null; }; \
+	compile --group dev pyproject.toml -o requirements.lock; \
+	echo 'anthropic==0.125.0' | compile - -o tests/clients/anthropic-0.lock; \
+	echo 'anthropic==1.17.0' | compile - -o tests/clients/anthropic-1.lock
+	@if command -v npm >/dev/null; then cd tests/clients/node && npm install --package-lock-only; fi
+
+clean: ## Remove what the targets made
+	rm -rf .venv .clients tests/clients/node/node_modules
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(TALLYGATE): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is too old: Python 3.11 or newer is needed (make PYTHON=...)")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python $(PIP_INSTALL) -r requirements.lock
+	@touch $@
+
+.clients/%/installed: tests/clients/%.lock
+	$(PYTHON) -m venv --clear .clients/$*
+	.clients/$*/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+$(NODE_SDK): tests/clients/node/package.json tests/clients/node/package-lock.json
+	@if command -v npm >/dev/null; then \
+		cd tests/clients/node && npm ci --ignore-scripts && touch node_modules/.installed; \
+	else echo 'npm is missing: the tests with the TypeScript SDK will be skipped'; fi

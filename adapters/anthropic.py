@@ -25,7 +25,7 @@ from adapters.base import (
 
 BASE_URL = "https://api.anthropic.com"
 # The SDK's beta resource appends this value to the betas it is given (anthropic 2.12.0, 2026-11).
-TOKEN_COUNTING_BETA = "token-counting-2024-11-01"
+TOKEN_COUNTING_BETA = "token-counting-2024-11-01"  # noqa: S105 -- no password
 # Sent with a subscription's OAuth token (LiteLLM 1.109.1, issue 22040, 2026-11).
 OAUTH_BETA = "oauth-2025-04-20"
 OAUTH_PREFIX = "sk-ant-oat"

@@ -74,8 +74,6 @@ class Authenticator:
         return caller
 
 
-
-
 def presented_key(header: str, value: str) -> str:
     """Take the scheme off a credential; an authorization without a known scheme is no key."""
     value = value.strip()

@@ -119,9 +119,7 @@ class Settings(Struct, frozen=True):
 
 
 _OWN = {"server": Server, "cache": Cache, "telemetry": Telemetry, "pass_through": PassThrough}
-_LITELLM = frozenset(
-    {"model_list", "general_settings", "router_settings", "litellm_settings"}
-)
+_LITELLM = frozenset({"model_list", "general_settings", "router_settings", "litellm_settings"})
 
 
 def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Settings:

@@ -15,8 +15,11 @@ _SECRETS = frozenset(
 )
 _PARAMS = frozenset(get_type_hints(Params)) - {"model", "unset"}
 _OWN_PARAMS = frozenset({"model", "custom_llm_provider", "timeout", "rpm", "fallback"})
-_SPELLINGS = {"vertex_ai_project": "vertex_project", "vertex_ai_location": "vertex_location",
-              "vertex_ai_credentials": "vertex_credentials"}
+_SPELLINGS = {
+    "vertex_ai_project": "vertex_project",
+    "vertex_ai_location": "vertex_location",
+    "vertex_ai_credentials": "vertex_credentials",
+}
 
 DEFAULT_TIMEOUT_S = 30.0
 

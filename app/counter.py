@@ -1,19 +1,20 @@
 """THE way of a count, from a question to its answer. Read this file first.
 
-    question ─ route ─ permission ─┬─ for each deployment, in the configuration's order:
-                                   │     key ─ local tier ──hit──────────────────────► answer
-                                   │                 │ miss                    (no await up to here)
-                                   │             single-flight ──joined──────────────► answer
-                                   │                 │ led
-                                   │     adapter.request ─ sign ─ upstream.send ─ adapter.count ─ store
-                                   └─ failed: the next deployment, else the estimate if configured,
-                                      else the error
+    question ─ route ─ permission
+     └─ for each deployment, in the configuration's order:
+          key ─ local tier ──hit──────────────────────────────────────────► answer
+                  │ miss                          (no await up to here)
+              single-flight ──joined──────────────────────────────────────► answer
+                  │ led
+          adapter.request ─ sign ─ upstream.send ─ adapter.count ─ store ─► answer
+     └─ all failed: the estimate where configured, else the first error
 """
 
 import asyncio
 import hashlib
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Protocol
 
 import msgspec
@@ -49,7 +50,6 @@ from cache.key import content_key
 from cache.local import LocalTier, Record
 from cache.singleflight import CrowdedError, SingleFlight
 
-HTTP_OK = 200
 LANDING_S = 0.25
 """What a waiter allows a flight beyond its deadline to land: the leader's error says more."""
 LONG_ESTIMATE_BYTES = 65_536
@@ -91,7 +91,7 @@ class Signer(Protocol):
 class TokenCounter:
     """Counts: everything a worker knows about questions and answers comes together here."""
 
-    def __init__(  # noqa: PLR0913 -- the parts of a worker, named once
+    def __init__(
         self,
         *,
         router: Router,
@@ -101,7 +101,7 @@ class TokenCounter:
         upstream: Upstream,
         signer: Signer,
         estimator: LocalCounter,
-        wall_clock: Callable[[], float] = time.time,
+        wall_clock: Callable[[], float] = time.time,  # noqa: TID251 -- the injected clock itself
     ) -> None:
         self._router = router
         self._cache = cache
@@ -256,7 +256,7 @@ class TokenCounter:
                     request = await self._signer.sign(request, endpoint.credential)
                 journey.upstream_calls += 1
                 reply = await self._upstream.send(request, endpoint.base_url, timeout_s)
-            if reply.status != HTTP_OK:
+            if reply.status != HTTPStatus.OK:
                 return Landed(error=adapter.error(reply.status, reply.headers, reply.body))
             count = adapter.count(reply.body)
         except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
@@ -294,7 +294,7 @@ class TokenCounter:
 
 def _another_may_answer(error: ProxyError) -> bool:
     """Say whether the provider failed, rather than the caller's request."""
-    return error.status == 429 or error.status >= 500
+    return error.status == HTTPStatus.TOO_MANY_REQUESTS or error.status >= _SERVER_ERRORS
 
 
 def _failure(error: Exception) -> UpstreamError:
@@ -314,4 +314,5 @@ def _failure(error: Exception) -> UpstreamError:
     return UpstreamError(500, "api_error", "internal error", type(error).__name__)
 
 
+_SERVER_ERRORS = HTTPStatus.INTERNAL_SERVER_ERROR
 _NOTHING = UpstreamError(502, "api_error", "the provider gave no answer", "no answer")

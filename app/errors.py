@@ -26,11 +26,11 @@ OPERATOR_FAULT = "upstream provider rejected the proxy's request"
 class ProxyError(Exception):
     """A failure with the answer that it becomes.
 
-    ``reason`` is our own wording for logs. ``operator_detail`` names what the operator must mend (a variable, never its value): it goes
-    to the log, and into the answer only for callers on loopback.
+    ``reason`` is our own wording, for logs. ``operator_detail`` names what the operator must mend
+    (a variable, never its value): it goes to the log, and to callers on loopback.
     """
 
-    def __init__(  # noqa: PLR0913 -- one field of the answer each, given by keyword
+    def __init__(
         self,
         status: int,
         type: str,  # noqa: A002 -- the wire's own name
@@ -96,9 +96,7 @@ def too_large(message: str) -> ProxyError:
 
 def operator_fault(detail: str) -> ProxyError:
     """The proxy's own credential or settings are at fault: never the caller's 401."""
-    return ProxyError(
-        502, "api_error", OPERATOR_FAULT, should_retry=False, operator_detail=detail
-    )
+    return ProxyError(502, "api_error", OPERATOR_FAULT, should_retry=False, operator_detail=detail)
 
 
 def unreachable(message: str) -> ProxyError:

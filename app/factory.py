@@ -35,33 +35,28 @@ def create_app(config_path: str | None = None) -> Server:
         configure_logging=False,
         strict_slashes=False,
     )
-    app.settings = settings
+    app.ctx.settings = settings
     add_routes(app)
-    app.main_process_start(_share)
-    app.before_server_start(_open)
-    app.after_server_stop(_close)
+
+    @app.main_process_start
+    async def share(app: Sanic[Any, Any]) -> None:
+        # Travels to the workers; a server without them (--single-process) never comes here.
+        app.shared_ctx.metrics = shared_metrics(settings)
+
+    @app.before_server_start
+    async def open_worker(app: Sanic[Any, Any]) -> None:
+        app.ctx.worker = Worker(settings, getattr(app.shared_ctx, "metrics", None))
+
+    @app.after_server_stop
+    async def close_worker(app: Sanic[Any, Any]) -> None:
+        await app.ctx.worker.close()
+
     return app
-
-
-async def _share(app: Sanic[Any, Any]) -> None:
-    """Make what all workers share; it travels to them in shared_ctx."""
-    assert isinstance(app, Server)
-    app.shared_ctx.metrics = shared_metrics(app.settings)
-
-
-async def _open(app: Sanic[Any, Any]) -> None:
-    assert isinstance(app, Server)
-    shared = getattr(app.shared_ctx, "metrics", None) if hasattr(app, "shared_ctx") else None
-    app.ctx.worker = Worker(app.settings, shared)
-
-
-async def _close(app: Sanic[Any, Any]) -> None:
-    await app.ctx.worker.close()
 
 
 def _framework_config(settings: Settings) -> Config:
     """Set Sanic's own settings; its environment variables are not read, config.yaml is."""
-    config = Config(load_env=False)
+    config = Config(env_prefix=None)
     longest_s = max(one.timeout_s for one in settings.models.deployments)
     config.update(
         {

@@ -8,7 +8,7 @@ import re
 import socket
 import sys
 from collections.abc import MutableSequence
-from typing import Any
+from typing import Any, cast
 
 from sanic import Sanic
 
@@ -24,7 +24,6 @@ from app.telemetry import Sink, Telemetry
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
 from app.upstream import Upstream
-from cache.key import derive_secret
 from cache.local import LocalTier
 
 MAX_WORKERS = 64
@@ -34,39 +33,33 @@ MAX_WORKERS = 64
 class Server(Sanic[Any, Any]):
     """Sanic with the configured address, and without an open door for a key everybody knows."""
 
-    settings: Settings
-
     def prepare(self, host: str | None = None, port: int | None = None, **options: Any) -> None:
         """Fill in the configured address, and refuse one that a weak key must not stand on.
 
         Runs once, in the main process, before anything listens. Raises SystemExit(1).
         """
-        server = self.settings.server
+        settings: Settings = self.ctx.settings
+        host, port = host or settings.server.host, port or settings.server.port
         sock: socket.socket | None = options.get("sock")
-        bound = sock.getsockname()[0] if sock else host or server.host
-        if not options.get("unix") and not is_loopback(str(bound)):
-            self._refuse_weak_key(str(bound))
+        unix = options.get("unix")
+        bound = str(sock.getsockname()[0]) if sock else host
+        if not unix and not is_loopback(bound):
+            _refuse_weak_key(settings, bound)
+        for notice in settings.notices:
+            logger.warning("%s: %s", settings.source, notice)
+        if settings.weak_key is not None:
+            logger.warning("%s", settings.weak_key)
+        logger.info("Tallygate on %s\n%s", unix or f"http://{bound}:{port}", start_table(settings))
         options["motd"] = False
-        self._announce(options.get("unix") or f"http://{bound}:{port or server.port}")
-        super().prepare(host or server.host, port or server.port, **options)
+        super().prepare(host, port, **options)
 
-    def _refuse_weak_key(self, bound: str) -> None:
-        weak = self.settings.weak_key
-        if weak is None or self.settings.server.allow_weak_key:
-            return
+
+def _refuse_weak_key(settings: Settings, bound: str) -> None:
+    if settings.weak_key is not None and not settings.server.allow_weak_key:
         sys.exit(
-            f"{self.settings.source}: {weak}, so {bound} is refused and only loopback may be "
-            "served; set general_settings.master_key, or server.allow_weak_key: true"
+            f"{settings.source}: {settings.weak_key}, so {bound} is refused: only loopback may be "
+            "served. Set general_settings.master_key, or server.allow_weak_key: true"
         )
-
-
-    def _announce(self, address: str) -> None:
-        for notice in self.settings.notices:
-            logger.warning("%s: %s", self.settings.source, notice)
-        weak = self.settings.weak_key
-        if weak is not None:
-            logger.warning("%s; serving on this machine only", weak)
-        logger.info("Tallygate on %s\n%s", address, start_table(self.settings))
 
 
 def is_loopback(host: str) -> bool:
@@ -121,7 +114,8 @@ def metrics_layout(settings: Settings) -> Layout:
 
 def shared_metrics(settings: Settings) -> MutableSequence[float]:
     """Make the array that all workers of this server count in."""
-    return multiprocessing.RawArray("d", metrics_layout(settings).width * MAX_WORKERS)
+    slots = metrics_layout(settings).width * MAX_WORKERS
+    return cast("MutableSequence[float]", multiprocessing.RawArray("d", slots))
 
 
 def _metrics(settings: Settings, shared: MutableSequence[float] | None) -> Metrics:

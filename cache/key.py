@@ -32,9 +32,7 @@ NOT_COUNTED = frozenset(
 )
 
 
-def canonical(
-    members: Mapping[str, msgspec.Raw], without: Iterable[str] = NOT_COUNTED
-) -> bytes:
+def canonical(members: Mapping[str, msgspec.Raw], without: Iterable[str] = NOT_COUNTED) -> bytes:
     """Write the object anew: top-level members sorted by name, ``model`` and ``without`` left out.
 
     Values stay byte for byte as they are: the order of keys in a tool's schema reaches the model

@@ -84,4 +84,3 @@ class SingleFlight(Generic[Landing]):
 
     def __repr__(self) -> str:
         return f"<SingleFlight: {len(self._flights)} flights, {self._waiters} waiting>"
-

@@ -7,6 +7,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import BinaryIO
 
 import orjson
@@ -73,15 +75,19 @@ class JsonlSink:
         return self._hits <= self._hits_per_s
 
     def _write_forever(self) -> None:
+        reported = (0, 0)
         try:
-            out = sys.stdout.buffer if self._path == "-" else open(self._path, "ab")  # noqa: SIM115
+            with self._open() as out:
+                while not self._stop.wait(FLUSH_EVERY_S):
+                    reported = self._write(out, reported)
+                self._write(out, reported)
         except OSError as error:
             logger.error("telemetry.jsonl.path: cannot be opened: %s", error.strerror)
-            return
-        reported = (0, 0)
-        while not self._stop.wait(FLUSH_EVERY_S):
-            reported = self._write(out, reported)
-        self._write(out, reported)
+
+    def _open(self) -> AbstractContextManager[BinaryIO]:
+        if self._path == "-":
+            return nullcontext(sys.stdout.buffer)
+        return Path(self._path).open("ab")
 
     def _write(self, out: BinaryIO, reported: tuple[int, int]) -> tuple[int, int]:
         waiting = self._waiting
@@ -110,7 +116,7 @@ class JsonlSink:
         record = {"event": "count"}
         for name in event.__struct_fields__:
             value = getattr(event, name)
-            if value or name in {"status"}:
+            if value:
                 record[name] = value[:MAX_TEXT] if isinstance(value, str) else value
         if self._pseudonym_key and event.end_user:
             record["end_user"] = pseudonym(self._pseudonym_key, event.end_user)

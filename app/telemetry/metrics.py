@@ -25,8 +25,8 @@ ERROR_TYPES = (
     "timeout_error",
     "overloaded_error",
 )
-BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5)
-BUCKETS_S += (1.0, 2.5, 5.0, 10.0, 30.0)
+BUCKETS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1e3, 2.5e3, 5e3, 1e4, 3e4)
+BUCKETS_S = tuple(limit / 1000 for limit in BUCKETS_MS)
 OTHER = "other"
 
 Row = MutableSequence[float]
@@ -104,9 +104,7 @@ class Metrics:
         status = str(event.status) if event.status in STATUSES else OTHER
         slots = [layout.slot("tallygate_requests_total", model=alias, status=status)]
         if event.source:
-            slots.append(
-                layout.slot("tallygate_counts_total", model=alias, source=event.source)
-            )
+            slots.append(layout.slot("tallygate_counts_total", model=alias, source=event.source))
         if event.error_type:
             type_ = event.error_type if event.error_type in ERROR_TYPES else OTHER
             slots.append(layout.slot("tallygate_errors_total", type=type_))
@@ -115,12 +113,12 @@ class Metrics:
     def render(self) -> bytes:
         """Write Prometheus' text format, version 0.0.4, with histogram buckets made cumulative."""
         width = self._layout.width
-        sums = [sum(self._array[slot :: width][: self._rows]) for slot in range(width)]
+        sums = [sum(self._array[slot::width][: self._rows]) for slot in range(width)]
         lines: list[str] = []
         family = ""
         running = 0.0
         for (name, labels), slot in self._layout.slots.items():
-            if name != family and name != "tallygate_request_seconds_sum":
+            if name not in {family, "tallygate_request_seconds_sum"}:
                 family = name
                 lines += _header(name)
             value = sums[slot]

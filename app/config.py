@@ -105,8 +105,7 @@ class Settings(Struct, frozen=True):
     telemetry: Telemetry
     pass_through: PassThrough
     keys: tuple[CallerKey, ...]
-    key_secret: Secret | None
-    """What cache keys are derived from: ``cache.key_secret``, else the master key."""
+    master_key: Secret | None
     weak_key: str | None
     """Why the server may listen on loopback only, or None."""
     models: Models
@@ -114,8 +113,12 @@ class Settings(Struct, frozen=True):
     notices: tuple[str, ...]
 
     def secret(self, purpose: str) -> bytes:
-        """Derive the secret of one purpose; no two purposes share one."""
-        return derive_secret(self.key_secret.reveal() if self.key_secret else None, purpose)
+        """Derive the secret of one purpose; no two purposes share one.
+
+        From ``cache.key_secret``, else from the master key, else from nothing.
+        """
+        master_key = self.master_key.reveal() if self.master_key else None
+        return derive_secret(self.cache.key_secret or master_key, purpose)
 
 
 _OWN = {"server": Server, "cache": Cache, "telemetry": Telemetry, "pass_through": PassThrough}
@@ -142,12 +145,10 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     models = read_models(source, notices)
     litellm = source.data.get("litellm_settings") or {}
     notices += [f"litellm_settings.{name} is not used" for name in litellm]
-    cache: Cache = own["cache"]
-    secret = cache.key_secret or master_key
     return Settings(
         source=source.name,
         keys=keys,
-        key_secret=Secret(secret) if secret else None,
+        master_key=Secret(master_key) if master_key else None,
         weak_key=weak,
         models=models,
         end_user_headers=_end_user_headers(source, general),

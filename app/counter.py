@@ -1,13 +1,13 @@
 """THE way of a count, from a question to its answer. Read this file first.
 
-    question ─ route ─ permission
-     └─ for each deployment, in the configuration's order:
-          key ─ local tier ──hit──────────────────────────────────────────► answer
-                  │ miss                          (no await up to here)
-              single-flight ──joined──────────────────────────────────────► answer
-                  │ led
-          adapter.request ─ sign ─ upstream.send ─ adapter.count ─ store ─► answer
-     └─ all failed: the estimate where configured, else the first error
+question ─ route ─ permission
+ └─ for each deployment, in the configuration's order:
+      key ─ local tier ──hit──────────────────────────────────────────► answer
+              │ miss                          (no await up to here)
+          single-flight ──joined──────────────────────────────────────► answer
+              │ led
+      adapter.request ─ sign ─ upstream.send ─ adapter.count ─ store ─► answer
+ └─ all failed: the estimate where configured, else the first error
 """
 
 import asyncio

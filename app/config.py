@@ -261,8 +261,8 @@ def _keys(source: Source, master_key: str | None) -> tuple[tuple[CallerKey, ...]
 
 
 def sha256(key: str) -> bytes:
-    """Digest a key as it is kept and compared."""
-    return hashlib.sha256(key.encode()).digest()
+    """Digest a key as it is kept and compared; a header that is not ASCII has surrogates in it."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def _digest(source: Source, path: Path_, entry: KeyEntry) -> bytes:

@@ -143,7 +143,7 @@ def _judge(compacted: bytes) -> _Shape:
     except (msgspec.DecodeError, RecursionError):
         raise invalid_request("the request body is not valid JSON") from None
     if len(shape.model) > MAX_MODEL:
-        raise not_found(f"model: {shape.model[:64]}… is not a name in this configuration")
+        raise refuse_unknown(f"{shape.model[:64]}…")
     return shape
 
 

@@ -17,7 +17,7 @@ from app.ids import new_request_id
 from app.log import warn_operator
 from app.question import Question, decode, decode_native
 from app.routing import Route
-from app.telemetry import CountEvent
+from app.telemetry import CountEvent, plain_text
 from app.workers import Worker
 
 JSON = "application/json"
@@ -154,7 +154,7 @@ class _Count:
                 upstream_ms=journey.upstream_ms,
                 upstream_calls=journey.upstream_calls,
                 client_request_id=self._client_request_id(),
-                user_agent=request.headers.get("user-agent", ""),
+                user_agent=plain_text(request.headers.get("user-agent", "")),
             )
         )
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-MAX_END_USER = 256
+from app.telemetry.event import plain_text
+
 
 # https://docs.litellm.ai/docs/proxy/customers, LiteLLM 1.109.1 (2026-11): headers before body.
 HEADERS = ("x-tallygate-end-user", "x-litellm-customer-id", "x-litellm-end-user-id")
@@ -15,13 +16,13 @@ def end_user(
     members: Mapping[str, msgspec.Raw],
     mapped_headers: tuple[str, ...] = (),
 ) -> str:
-    """Return the end user's id, at most MAX_END_USER characters, or an empty string.
+    """Return the end user's id, at most MAX_TEXT characters, or an empty string.
 
     ``mapped_headers`` are those of ``general_settings.user_header_mappings``.
     """
     for header in (*HEADERS, *mapped_headers):
         if value := headers.get(header):
-            return _cut(value)
+            return plain_text(value)
     for found in (
         _text(members.get("user")),
         _inner(members.get("litellm_metadata"), "user"),
@@ -29,13 +30,8 @@ def end_user(
         _text(members.get("safety_identifier")),
     ):
         if found:
-            return _cut(found)
+            return plain_text(found)
     return ""
-
-
-def _cut(value: str) -> str:
-    # A header that is no ASCII arrives with lone surrogates, which no encoder takes.
-    return value[:MAX_END_USER].encode("utf-8", "replace").decode()
 
 
 def _text(raw: msgspec.Raw | None) -> str:

@@ -7,6 +7,9 @@ from msgspec import Struct
 from app.log import logger
 
 
+MAX_TEXT = 256
+
+
 class CountEvent(Struct, frozen=True, omit_defaults=True):
     """One count, answered or refused. Never content, never a credential."""
 
@@ -37,6 +40,14 @@ class CountEvent(Struct, frozen=True, omit_defaults=True):
     client_request_id: str = ""
     user_agent: str = ""
     dropped: tuple[str, ...] = ()
+
+
+def plain_text(value: str) -> str:
+    """Cut a client's text to MAX_TEXT characters that every encoder takes.
+
+    A header that is not ASCII arrives with lone surrogates in it (Sanic 25.12.1).
+    """
+    return value[:MAX_TEXT].encode("utf-8", "replace").decode()
 
 
 class Sink(Protocol):

@@ -18,7 +18,6 @@ from app.telemetry.event import CountEvent
 
 MAX_WAITING = 20_000
 FLUSH_EVERY_S = 0.1
-MAX_TEXT = 256
 
 
 class JsonlSink:
@@ -117,7 +116,7 @@ class JsonlSink:
         for name in event.__struct_fields__:
             value = getattr(event, name)
             if value:
-                record[name] = value[:MAX_TEXT] if isinstance(value, str) else value
+                record[name] = value
         if self._pseudonym_key and event.end_user:
             record["end_user"] = pseudonym(self._pseudonym_key, event.end_user)
         return orjson.dumps(record)

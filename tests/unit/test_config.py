@@ -1,0 +1,139 @@
+"""config.yaml as an operator writes it: what is read, what is refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+
+from app.config import ConfigError, Settings, load
+
+MINIMAL = """\
+model_list:
+  - model_name: claude
+    litellm_params:
+      model: anthropic/claude-x
+      api_key: os.environ/ANTHROPIC_API_KEY
+"""
+
+
+def read(folder: Path, text: str, **environ: str) -> Settings:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return load(str(path), environ)
+
+
+def test_a_variable_that_is_not_set_is_named_and_stops_nothing(tmp_path: Path) -> None:
+    (one,) = read(tmp_path, MINIMAL).models.deployments
+    assert one.endpoint.missing == ("ANTHROPIC_API_KEY",)
+    assert one.endpoint.credential is None
+
+
+def test_a_variable_that_is_set_is_used(tmp_path: Path) -> None:
+    (one,) = read(tmp_path, MINIMAL, ANTHROPIC_API_KEY="sk-ant-secret").models.deployments
+    assert one.endpoint.missing == ()
+    assert "sk-ant-secret" not in repr(one)
+
+
+@pytest.mark.parametrize(
+    "base",
+    ["http://h/p", "http://h/p/", "http://h/p/v1", "http://h/p/v1/", "http://h/p/v1/messages"],
+)
+def test_an_api_base_is_taken_with_or_without_its_tail(tmp_path: Path, base: str) -> None:
+    (one,) = read(tmp_path, f"{MINIMAL}      api_base: {base}\n").models.deployments
+    assert one.endpoint.base_url == "http://h/p"
+    assert one.endpoint.scope == ("http://h/p",)
+
+
+def test_the_provider_s_own_address_is_no_part_of_the_key(tmp_path: Path) -> None:
+    text = f"{MINIMAL}      api_base: https://api.anthropic.com/v1\n"
+    (one,) = read(tmp_path, text).models.deployments
+    assert one.endpoint.scope == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model_list: []", "model_list: must be a list with at least one model"),
+        ("a: [", "not YAML"),
+        ("- a", "must be a mapping"),
+        ("model_list:\n  - 7", ":2: model_list[0]: must be a mapping"),
+        (
+            "model_list:\n  - model_name: a\n    litellm_params: {model: nobody/x}",
+            "litellm_params.model: no provider counts for nobody/x; known: anthropic",
+        ),
+        (MINIMAL + "server:\n  prot: 1\n", ":7: server.prot: unknown key; did you mean port?"),
+        (
+            MINIMAL + "cache:\n  local:\n    max_entires: 1\n",
+            ":8: cache.local.max_entires: unknown key; did you mean max_entries?",
+        ),
+        (MINIMAL + "server:\n  port: x\n", ":7: server.port: expected `int`, got `str`"),
+        (MINIMAL + "server:\n  port: 1\n  port: 2\n", ":8: server.port: written twice"),
+        (MINIMAL + "      timeout: -1\n", ":6: model_list[0].litellm_params.timeout: must be"),
+        (MINIMAL + "      api_base: ftp://x\n", "api_base: must begin with http:// or https://"),
+        (MINIMAL + "      api_base: http://u:p@x\n", "api_base: must hold no credentials"),
+        (MINIMAL + "      fallback: guess\n", "fallback: the only fallback is estimate"),
+        (
+            MINIMAL + "general_settings:\n  master_key: os.environ/MASTER\n",
+            ":7: general_settings.master_key: environment variable MASTER is not set",
+        ),
+        (MINIMAL + "general_settings:\n  master_key: ''\n", "master_key: must be a non-empty"),
+        (MINIMAL + "keys:\n  - {name: a}\n", ":7: keys[0]: needs either key or key_sha256"),
+        (MINIMAL + "keys:\n  - {name: a, key: x, key_sha256: y}\n", "needs either"),
+        (MINIMAL + "keys:\n  - {name: a, key_sha256: zz}\n", "must be 64 hexadecimal digits"),
+        (MINIMAL + "keys:\n  - {name: a, key: x}\n  - {name: b, key: x}\n", "same key as a"),
+        (MINIMAL + "keys:\n  - {name: a, key: x}\n  - {name: a, key: y}\n", "name used twice"),
+        (
+            MINIMAL + "router_settings:\n  model_group_alias: {x: nope}\n",
+            "model_group_alias.x: must name a model_name",
+        ),
+    ],
+)
+def test_an_error_names_the_file_the_line_the_key_and_the_remedy(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path / "config.yaml"))
+    assert expected in message
+    assert "\n" not in message
+
+
+def test_what_litellm_has_and_is_not_used_is_named_once(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        MINIMAL + "      temperature: 1\nlitellm_settings: {drop_params: true}\nenvironmnt: {}\n",
+    )
+    assert settings.notices == (
+        "environmnt is not used",
+        "model_list[0].litellm_params.temperature is not used",
+        "litellm_settings.drop_params is not used",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "weak"),
+    [
+        ("", "no key is configured"),
+        ("general_settings: {master_key: sk-1234}", "the key of master is the well-known sk-1234"),
+        ("keys: [{name: a, key: sk-1234}]", "the key of a is the well-known sk-1234"),
+        ("general_settings: {master_key: sk-long-enough}", None),
+        ("keys: [{name: a, key: other}]", None),
+    ],
+)
+def test_a_key_that_everybody_knows_is_weak(tmp_path: Path, text: str, weak: str | None) -> None:
+    assert read(tmp_path, f"{MINIMAL}{text}\n").weak_key == weak
+
+
+def test_each_purpose_has_its_own_secret_and_the_operator_s_comes_first(tmp_path: Path) -> None:
+    plain = read(tmp_path, MINIMAL)
+    keyed = read(tmp_path, MINIMAL + "general_settings: {master_key: sk-a}\n")
+    own = read(
+        tmp_path, MINIMAL + "general_settings: {master_key: sk-b}\ncache: {key_secret: sk-a}\n"
+    )
+    assert keyed.secret("cache-key") == own.secret("cache-key") != plain.secret("cache-key")
+    assert keyed.secret("cache-key") != keyed.secret("end-user")
+
+
+def test_litellm_s_own_variable_gives_the_master_key(tmp_path: Path) -> None:
+    settings = read(tmp_path, MINIMAL, LITELLM_MASTER_KEY="sk-from-env")
+    assert [key.name for key in settings.keys] == ["master"]

@@ -1,0 +1,94 @@
+"""Names → deployments: exact, group alias, wildcard, bare ids, and the pass-through."""
+
+import pytest
+
+from app.auth import Caller
+from app.config import load
+from app.routing import Router
+
+CONFIG = """\
+model_list:
+  - {model_name: claude, litellm_params: {model: anthropic/claude-one, api_key: a}}
+  - {model_name: claude, litellm_params: {model: anthropic/claude-two, api_key: b}}
+  - {model_name: "anthropic/*", litellm_params: {model: "anthropic/*", api_key: c}}
+  - {model_name: "team-*", litellm_params: {model: "anthropic/claude-*-x", api_key: d}}
+  - {model_name: "team-fixed-*", litellm_params: {model: anthropic/claude-fixed, api_key: e}}
+  - {model_name: guess, litellm_params: {model: estimate/claude}}
+router_settings:
+  model_group_alias:
+    other-name: claude
+    hidden: {model: guess, hidden: true}
+"""
+
+
+@pytest.fixture(scope="module")
+def router(tmp_path_factory: pytest.TempPathFactory) -> Router:
+    path = tmp_path_factory.mktemp("routing") / "config.yaml"
+    path.write_text(CONFIG)
+    return Router(load(str(path), {}).models)
+
+
+@pytest.mark.parametrize(
+    ("model", "alias", "upstream"),
+    [
+        ("claude", "claude", ["claude-one", "claude-two"]),
+        ("other-name", "other-name", ["claude-one", "claude-two"]),
+        ("hidden", "hidden", ["claude"]),
+        ("anthropic/claude-new", "anthropic/*", ["claude-new"]),
+        ("claude-opus-4-1-20250805", "anthropic/*", ["claude-opus-4-1-20250805"]),
+        ("team-a", "team-*", ["claude-a-x"]),
+        ("team-fixed-b", "team-fixed-*", ["claude-fixed"]),
+    ],
+)
+def test_a_name_leads_to_its_deployments_in_order(
+    router: Router, model: str, alias: str, upstream: list[str]
+) -> None:
+    route = router.resolve(model)
+    assert route is not None
+    assert route.alias == alias
+    assert [one.endpoint.upstream_model for one in route.deployments] == upstream
+
+
+@pytest.mark.parametrize(
+    "model", ["nobody", "Claude", "gpt-4", "team-", "anthropic/", "anthropic/a b", "anthropic/a\n"]
+)
+def test_an_unknown_name_leads_nowhere(router: Router, model: str) -> None:
+    assert router.resolve(model) is None
+
+
+def test_a_native_id_is_asked_of_those_who_serve_it(router: Router) -> None:
+    route = router.resolve_native("claude-two")
+    assert route is not None
+    assert [one.name for one in route.deployments] == ["claude[1]"]
+
+
+def test_any_other_native_id_is_asked_with_the_first_anthropic_key(router: Router) -> None:
+    route = router.resolve_native("claude-brand-new")
+    assert route is not None
+    (one,) = route.deployments
+    assert (one.name, one.endpoint.upstream_model) == ("claude[0]", "claude-brand-new")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "may"),
+    [
+        (None, True),
+        (("claude",), True),
+        (("claude-two",), True),
+        (("anthropic/*",), True),
+        (("claude-*",), True),
+        (("other",), False),
+        ((), False),
+    ],
+)
+def test_a_key_s_models_hold_for_native_ids_too(
+    router: Router, allowed: tuple[str, ...] | None, *, may: bool
+) -> None:
+    route = router.resolve_native("claude-two")
+    assert route is not None
+    assert Caller("a", allowed).may_count(route.names) is may
+
+
+def test_the_names_to_use_are_listed_once(router: Router) -> None:
+    expected = ["claude", "guess", "other-name", "hidden"]
+    assert list(router.names()) == [*expected, "anthropic/*", "team-*", "team-fixed-*"]

@@ -42,7 +42,7 @@ types: install ## Check the types
 	$(BIN)/mypy
 
 floors: install ## Check who may import whom
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	@$(BIN)/python -I -c "$$NO_SHADOW" adapters app bench cache tests
 
 # A module of the same name in the environment would hide ours: sanic appends the working directory
@@ -66,7 +66,7 @@ bench: install ## Measure (ARGS='--help' lists the scenarios)
 lock: ## Renew the lock files after a change of pyproject.toml (ARGS=--upgrade takes newer releases)
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	$(PYTHON) -m venv "$$tmp"; "$$tmp/bin/pip" install --quiet $(UV); \
-	compile() { "$$tmp/bin/uv" $(UV_COMPILE) $(ARGS) "$$@" >/dev/null; }; \
+	compile() { "$$tmp/bin/uv" $(UV_COMPILE) $(ARGS) "$$@"; }; \
 	compile --group dev pyproject.toml -o requirements.lock; \
 	echo 'anthropic==0.125.0' | compile - -o tests/clients/anthropic-0.lock; \
 	echo 'anthropic==1.17.0' | compile - -o tests/clients/anthropic-1.lock

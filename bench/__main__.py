@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -104,9 +105,10 @@ class Process:
                 break
         return time.perf_counter() - self._started_s
 
-    def worker_rss_bytes(self, port: int) -> tuple[int, ...] | None:
-        """Resident memory of its workers, where the system says."""
-        return report.worker_rss_bytes(self._process.pid, port)
+    @property
+    def pid(self) -> int:
+        """Of the main process."""
+        return self._process.pid
 
     def output(self) -> str:
         """All it has printed."""
@@ -169,6 +171,21 @@ def count(at: Address, key: str, asked: bytes) -> int:
     return int(reply.json()["input_tokens"])
 
 
+class Started(Struct, frozen=True):
+    """A Sanic that answers; ``workers`` are process ids, None where the system does not say."""
+
+    first_answer_s: float
+    workers: tuple[str, ...] | None
+
+    def cpu_s(self) -> float | None:
+        """Processor time of all workers so far."""
+        return None if self.workers is None else sum(map(report.cpu_s, self.workers))
+
+    def rss_bytes(self) -> tuple[int, ...] | None:
+        """Resident memory of each worker."""
+        return None if self.workers is None else tuple(map(report.rss_bytes, self.workers))
+
+
 class Bench:
     """One run: its servers and its rounds."""
 
@@ -177,7 +194,7 @@ class Bench:
         self._scratch = scratch
         self._progress = progress
         self._processes: list[Process] = []
-        self._facts: list[tuple[Process, float, int]] = []
+        self._started: dict[Server, Started] = {}
 
     def run(self) -> report.Result:
         """Measure. Raises WrongAnswerError and ServerFailedError."""
@@ -195,8 +212,8 @@ class Bench:
             versions=report.versions(),
             settings={name: value for name, value in vars(self._options).items() if name != "key"},
             servers={
-                process.name: report.ServerFacts(first_s, process.worker_rss_bytes(port))
-                for process, first_s, port in self._facts
+                server: report.ServerFacts(started.first_answer_s, started.rss_bytes())
+                for server, started in self._started.items()
             },
             scenarios=scenarios,
             warnings=tuple(report.warnings(scenarios)),
@@ -219,10 +236,10 @@ class Bench:
         return Place(
             addresses={
                 Server.BARE: self._start_sanic(
-                    "bare", "bench.bare:app", **{PROVIDER_VARIABLE: simulated.url}
+                    Server.BARE, "bench.bare:app", **{PROVIDER_VARIABLE: simulated.url}
                 ),
                 Server.PROXY: self._start_sanic(
-                    "proxy",
+                    Server.PROXY,
                     "app.main",
                     TALLYGATE_CONFIG=str(config),
                     XDG_CACHE_HOME=str(self._scratch),
@@ -240,7 +257,7 @@ class Bench:
         target = Address.of(options.target)
         return Place(
             addresses={
-                Server.BARE: self._start_sanic("bare", "bench.bare:app"),
+                Server.BARE: self._start_sanic(Server.BARE, "bench.bare:app"),
                 Server.PROXY: target,
             },
             key=options.key,
@@ -254,15 +271,15 @@ class Bench:
         self._processes.append(process)
         return process
 
-    def _start_sanic(self, name: str, target: str, **variables: str) -> Address:
+    def _start_sanic(self, server: Server, target: str, **variables: str) -> Address:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         process = self._start(
-            name, "sanic", target, "--workers", "1", "--port", str(port), **variables
+            server, "sanic", target, "--workers", "1", "--port", str(port), **variables
         )
         at = Address("127.0.0.1", port)
         first_s = process.first_answer_s(at, self._options.key, self._options.model)
-        self._facts.append((process, first_s, port))
+        self._started[server] = Started(first_s, report.workers(process.pid, port))
         return at
 
     def _ceilings(self) -> dict[int, float]:
@@ -290,10 +307,20 @@ class Bench:
             for name, done in runs.items():
                 self._progress.print(f"round {turn} of {self._options.rounds}: {name}")
                 try:
-                    done.append(self._play(SCENARIOS[name], place, self._options.seconds))
+                    done.append(self._measure(SCENARIOS[name], place))
                 except WrongAnswerError as error:
                     raise WrongAnswerError(f"{name}, round {turn}: {error}") from error
         return runs
+
+    def _measure(self, scenario: Scenario, place: Place) -> Run:
+        """Play a slice and see what it cost the server."""
+        started = self._started.get(scenario.server)
+        before_s = started.cpu_s() if started else None
+        run = self._play(scenario, place, self._options.seconds)
+        after_s = started.cpu_s() if started else None
+        if before_s is not None and after_s is not None:
+            run.server_cpu_s = after_s - before_s
+        return run
 
     def _play(self, scenario: Scenario, place: Place, seconds: float) -> Run:
         options = self._options

@@ -85,12 +85,14 @@ class Load(Struct, frozen=True, kw_only=True):
 
 
 class Run(Struct):
-    """What a slice gave; ``answers`` includes the warm-up, the other fields do not."""
+    """What a slice gave: ``answers`` in all, and the rest of the time after the warm-up."""
 
     answers: int
     seconds: float
-    cpu_s: float
+    client_cpu_s: float
     latency: Histogram
+    server_cpu_s: float | None = None
+    """Processor time of the server's workers for all answers; None if nobody looked."""
 
     @property
     def rate(self) -> float:
@@ -296,6 +298,6 @@ def run(load: Load, processes: int = 1) -> Run:
     return Run(
         answers=sum(one.answers for one in runs),
         seconds=max(one.seconds for one in runs),
-        cpu_s=max(one.cpu_s for one in runs),
+        client_cpu_s=max(one.client_cpu_s for one in runs),
         latency=latency,
     )

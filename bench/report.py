@@ -21,7 +21,15 @@ _PERCENTS = (50.0, 90.0, 99.0, 99.9, 99.99)
 _PACKAGES = ("sanic", "uvloop", "msgspec", "orjson", "httpx", "pyreqwest", "aiocache")
 _NEAR_CEILING = 0.8
 _UNSTEADY = 0.3
-_WIDTH = 140
+_WIDTH = 120
+_FIGURES = (
+    "requests/s",
+    "lowest to highest",
+    "server CPU us",
+    "p50 ms",
+    "p99 ms",
+    "x other (same round)",
+)
 _LISTEN = "0A"
 """State of a listening socket in /proc/net/tcp."""
 
@@ -39,6 +47,8 @@ class Slice(Struct, frozen=True):
     requests: int
     requests_per_s: float
     client_cpu_share: float
+    server_cpu_us: float | None
+    """Processor time of the server's workers for each answer; None where nobody can see it."""
     latency_ms: dict[str, float]
 
 
@@ -48,6 +58,7 @@ class Summary(Struct, frozen=True):
     says: str
     requests_per_s: float | None
     """None for a scenario whose connections ask once."""
+    server_cpu_us: float | None
     latency_ms: dict[str, float]
     ratios: dict[str, float]
     """Throughput divided by that of another scenario: the median of the rounds' own ratios."""
@@ -74,9 +85,17 @@ def _slice(run: Run) -> Slice:
     return Slice(
         requests=len(run.latency),
         requests_per_s=round(run.rate, 1),
-        client_cpu_share=round(run.cpu_s / run.seconds, 3),
+        client_cpu_share=round(run.client_cpu_s / run.seconds, 3),
+        server_cpu_us=(
+            None if run.server_cpu_s is None else round(run.server_cpu_s / run.answers * 1e6, 1)
+        ),
         latency_ms={f"p{percent:g}": value / 1e6 for percent, value in found.items()},
     )
+
+
+def _median(figures: list[float | None]) -> float | None:
+    seen = [figure for figure in figures if figure is not None]
+    return statistics.median(seen) if seen else None
 
 
 def summarise(runs: dict[str, list[Run]], ceilings: dict[int, float]) -> dict[str, Summary]:
@@ -91,6 +110,7 @@ def summarise(runs: dict[str, list[Run]], ceilings: dict[int, float]) -> dict[st
                 if scenario.at_once
                 else statistics.median(slice_.requests_per_s for slice_ in slices)
             ),
+            server_cpu_us=_median([slice_.server_cpu_us for slice_ in slices]),
             latency_ms={
                 percent: statistics.median(slice_.latency_ms[percent] for slice_ in slices)
                 for percent in slices[0].latency_ms
@@ -138,11 +158,9 @@ def show(result: Result) -> None:
 
 def _table(result: Result) -> Table:
     rows = Table(title=f"tallygate bench, commit {result.commit}", title_justify="left")
-    for heading in ("requests/s", "lowest to highest", "p50 ms", "p99 ms", "x other (same round)"):
-        if not rows.columns:
-            rows.add_column("scenario", no_wrap=True)
+    rows.add_column("scenario", no_wrap=True)
+    for heading in _FIGURES:
         rows.add_column(heading, justify="right", no_wrap=True)
-    rows.add_column("what it is", style="dim")
     for name, summary in result.scenarios.items():
         rates = [slice_.requests_per_s for slice_ in summary.rounds]
         timed = summary.requests_per_s is not None
@@ -150,10 +168,10 @@ def _table(result: Result) -> Table:
             name,
             f"{summary.requests_per_s:,.0f}" if timed else "",
             f"{min(rates):,.0f} to {max(rates):,.0f}" if timed else "",
+            "" if summary.server_cpu_us is None else f"{summary.server_cpu_us:,.0f}",
             f"{summary.latency_ms['p50']:.2f}",
             f"{summary.latency_ms['p99']:.2f}",
             "\n".join(f"{ratio:.2f} x {other}" for other, ratio in summary.ratios.items()),
-            summary.says,
         )
     return rows
 
@@ -176,8 +194,8 @@ def _footnotes(result: Result) -> list[str]:
     return lines
 
 
-def worker_rss_bytes(main_pid: int, port: int) -> tuple[int, ...] | None:
-    """Resident memory of each child that holds the listening socket; None without /proc."""
+def workers(main_pid: int, port: int) -> tuple[str, ...] | None:
+    """Process ids of the children that hold the listening socket; None without /proc."""
     try:
         listening = {
             fields[9]
@@ -185,7 +203,7 @@ def worker_rss_bytes(main_pid: int, port: int) -> tuple[int, ...] | None:
             if (fields := line.split())[1].endswith(f":{port:04X}") and fields[3] == _LISTEN
         }
         children = Path(f"/proc/{main_pid}/task/{main_pid}/children").read_text().split()
-        return tuple(_rss_bytes(pid) for pid in children if _socket_inodes(pid) & listening)
+        return tuple(pid for pid in children if _socket_inodes(pid) & listening)
     except OSError:
         return None
 
@@ -195,9 +213,16 @@ def _socket_inodes(pid: str) -> set[str]:
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
 
 
-def _rss_bytes(pid: str) -> int:
+def rss_bytes(pid: str) -> int:
+    """Resident memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def cpu_s(pid: str) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def machine() -> dict[str, Any]:

@@ -191,6 +191,8 @@ def play(
     )
     if scenario.upstream is Upstream.NONE:
         run(replace(load, connections=1, seconds=0))
+    if scenario.at_once:
+        processes = 1  # only one process can ask all at the same time
     if place.provider is None:
         return run(load, processes)
     place.provider.restart(HERD_DELAY_S if scenario.at_once else 0)

@@ -100,16 +100,16 @@ def test_the_right_number_of_calls_gives_a_figure(constant: Address, name: str, 
 
 def test_processes_share_the_connections_and_add_up(constant: Address) -> None:
     result = play(
-        SCENARIOS["herd"], place(constant, calls=1), connections=1, seconds=0, processes=2
+        SCENARIOS["repeat"], place(constant, calls=0), connections=3, seconds=0.1, processes=2
     )
-    assert result.answers == len(result.latency) == SCENARIOS["herd"].at_once
+    assert 0 < len(result.latency) < result.answers
 
 
 def slice_of(rate: int, latency_ns: int = 1_000_000) -> Run:
     latency = Histogram()
     for _ in range(rate):
         latency.record(latency_ns)
-    return Run(answers=rate, seconds=1.0, cpu_s=0.5, latency=latency)
+    return Run(answers=rate, seconds=1.0, client_cpu_s=0.5, latency=latency)
 
 
 def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:

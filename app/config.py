@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from adapters.base import Secret
 from app.config_models import Models, read_models
-from app.config_source import ConfigError, Path_, Source, read
+from app.config_source import ConfigError, KeyPath, Source, read
 from cache.key import derive_secret
 
 __all__ = ["ConfigError", "Settings", "load"]
@@ -157,7 +157,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     )
 
 
-def _convert(source: Source, value: object, path: Path_, type_: Any) -> Any:
+def _convert(source: Source, value: object, path: KeyPath, type_: Any) -> Any:
     """Check one section of our own. Raises ConfigError with line, key and remedy."""
     try:
         return msgspec.convert(source.resolve(value, path), type_, strict=False)
@@ -171,7 +171,7 @@ _STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 
 
 def _explain(
-    source: Source, path: Path_, error: msgspec.ValidationError, type_: Any
+    source: Source, path: KeyPath, error: msgspec.ValidationError, type_: Any
 ) -> ConfigError:
     text = str(error)
     if at := _AT.fullmatch(text):
@@ -216,7 +216,7 @@ def _end_user_headers(source: Source, general: dict[str, Any]) -> tuple[str, ...
     mappings = general.get("user_header_mappings") or []
     for mapping in [mappings] if isinstance(mappings, dict) else mappings:
         if not isinstance(mapping, dict) or not isinstance(mapping.get("header_name"), str):
-            path: Path_ = ("general_settings", "user_header_mappings")
+            path: KeyPath = ("general_settings", "user_header_mappings")
             raise source.error(path, "must be a list of header_name and litellm_user_role")
         if mapping.get("litellm_user_role", "customer") == "customer":
             found.append(mapping["header_name"].lower())
@@ -226,7 +226,7 @@ def _end_user_headers(source: Source, general: dict[str, Any]) -> tuple[str, ...
 
 
 def _master_key(source: Source, general: dict[str, Any]) -> str | None:
-    path: Path_ = ("general_settings", "master_key")
+    path: KeyPath = ("general_settings", "master_key")
     key = source.resolve(general.get("master_key"), path)
     if key is None:
         key = source.environ.get("LITELLM_MASTER_KEY")
@@ -245,7 +245,7 @@ def _keys(source: Source, master_key: str | None) -> tuple[tuple[CallerKey, ...]
         kept[digest] = CallerKey("master", digest, is_master=True)
     entries = _convert(source, source.data.get("keys") or [], ("keys",), list[KeyEntry])
     for index, entry in enumerate(entries):
-        path: Path_ = ("keys", index)
+        path: KeyPath = ("keys", index)
         digest = _digest(source, path, entry)
         if digest in kept:
             raise source.error(path, f"the same key as {kept[digest].name}; give each its own")
@@ -265,7 +265,7 @@ def sha256(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _digest(source: Source, path: Path_, entry: KeyEntry) -> bytes:
+def _digest(source: Source, path: KeyPath, entry: KeyEntry) -> bytes:
     if (entry.key is None) == (entry.key_sha256 is None):
         raise source.error(path, "needs either key or key_sha256")
     if entry.key is not None:

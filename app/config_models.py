@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from adapters.base import Deployment, Endpoint, Params, Secret
 from adapters.registry import ADAPTERS, ESTIMATE, provider_of
-from app.config_source import Path_, Source, variable
+from app.config_source import KeyPath, Source, variable
 
 _SECRETS = frozenset(
     name for name, type_ in get_type_hints(Params).items() if type_ == Secret | None
@@ -43,7 +43,7 @@ def read_models(source: Source, notices: list[str]) -> Models:
     return Models(deployments, _aliases(source, {one.alias for one in deployments}, notices))
 
 
-def _deployment(source: Source, entry: Any, path: Path_, notices: list[str]) -> Deployment:
+def _deployment(source: Source, entry: Any, path: KeyPath, notices: list[str]) -> Deployment:
     if not isinstance(entry, dict):
         raise source.error(path, "must be a mapping with model_name and litellm_params")
     alias = _text(source, entry, "model_name", path)
@@ -72,7 +72,7 @@ def _deployment(source: Source, entry: Any, path: Path_, notices: list[str]) -> 
 
 
 def _endpoint(
-    source: Source, given: dict[str, Any], prefix: str, model: str, path: Path_
+    source: Source, given: dict[str, Any], prefix: str, model: str, path: KeyPath
 ) -> tuple[str, Endpoint]:
     if prefix == ESTIMATE:
         return ESTIMATE, Endpoint(upstream_model=model, base_url="")
@@ -88,7 +88,7 @@ def _endpoint(
         raise source.error(path, str(error)) from None
 
 
-def _provider_and_model(source: Source, given: dict[str, Any], path: Path_) -> tuple[str, str]:
+def _provider_and_model(source: Source, given: dict[str, Any], path: KeyPath) -> tuple[str, str]:
     """Split ``anthropic/claude-…`` as LiteLLM does: the provider stands before the first slash."""
     model = _text(source, given, "model", path)
     provider = given.get("custom_llm_provider")
@@ -99,7 +99,7 @@ def _provider_and_model(source: Source, given: dict[str, Any], path: Path_) -> t
     return (prefix, rest) if slash and rest else ("", model)
 
 
-def _params(source: Source, given: dict[str, Any], model: str, path: Path_) -> Params:
+def _params(source: Source, given: dict[str, Any], model: str, path: KeyPath) -> Params:
     values: dict[str, Any] = {}
     unset: dict[str, str] = {}
     for name in _PARAMS & given.keys():
@@ -121,7 +121,7 @@ def _params(source: Source, given: dict[str, Any], model: str, path: Path_) -> P
     return Params(model=model, unset=unset, **values)
 
 
-def _url(source: Source, value: str, path: Path_) -> str:
+def _url(source: Source, value: str, path: KeyPath) -> str:
     """Accept an absolute http(s) URL without credentials, query or fragment."""
     try:
         parts = urlsplit(value)
@@ -146,7 +146,7 @@ def _aliases(source: Source, names: set[str], notices: list[str]) -> dict[str, s
     ]
     found: dict[str, str] = {}
     for alias, target in (router.get("model_group_alias") or {}).items():
-        path: Path_ = ("router_settings", "model_group_alias", alias)
+        path: KeyPath = ("router_settings", "model_group_alias", alias)
         # LiteLLM takes a name, or {model: name, hidden: bool} (1.109.1).
         group = target.get("model") if isinstance(target, dict) else target
         if not isinstance(group, str) or group not in names:
@@ -155,7 +155,7 @@ def _aliases(source: Source, names: set[str], notices: list[str]) -> dict[str, s
     return found
 
 
-def _text(source: Source, mapping: dict[str, Any], name: str, path: Path_) -> str:
+def _text(source: Source, mapping: dict[str, Any], name: str, path: KeyPath) -> str:
     value = source.resolve(mapping.get(name), (*path, name))
     if not isinstance(value, str) or not value.strip():
         raise source.error((*path, name), "must be a non-empty string")
@@ -164,7 +164,7 @@ def _text(source: Source, mapping: dict[str, Any], name: str, path: Path_) -> st
     return value
 
 
-def _number(source: Source, mapping: dict[str, Any], name: str, path: Path_) -> float | None:
+def _number(source: Source, mapping: dict[str, Any], name: str, path: KeyPath) -> float | None:
     value = source.resolve(mapping.get(name), (*path, name))
     if value is None:
         return None
@@ -177,7 +177,7 @@ def _number(source: Source, mapping: dict[str, Any], name: str, path: Path_) -> 
     return number
 
 
-def _fallback(source: Source, given: dict[str, Any], path: Path_) -> bool:
+def _fallback(source: Source, given: dict[str, Any], path: KeyPath) -> bool:
     value = given.get("fallback")
     if value not in (None, ESTIMATE):
         raise source.error((*path, "fallback"), f"the only fallback is {ESTIMATE}")

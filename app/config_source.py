@@ -8,7 +8,7 @@ import yaml
 
 ENV_PREFIX = "os.environ/"
 
-Path_ = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 class ConfigError(Exception):
@@ -24,7 +24,7 @@ class Source:
     def __init__(self, name: str, text: str, environ: Mapping[str, str]) -> None:
         self.name = name
         self.environ = environ
-        self._lines: dict[Path_, int] = {}
+        self._lines: dict[KeyPath, int] = {}
         try:
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
             self._walk(root, ())
@@ -40,7 +40,7 @@ class Source:
             raise ConfigError(f"{name}: must be a mapping with a model_list; see config.yaml")
         self.data: dict[str, Any] = loaded
 
-    def error(self, path: Path_, message: str) -> ConfigError:
+    def error(self, path: KeyPath, message: str) -> ConfigError:
         """Compose ``file:line: key: message`` for the deepest part of ``path`` that stands."""
         known = next(
             (path[:end] for end in range(len(path), 0, -1) if path[:end] in self._lines), ()
@@ -48,7 +48,7 @@ class Source:
         line = f":{self._lines[known]}" if known else ""
         return ConfigError(f"{self.name}{line}: {dotted(path)}: {message}")
 
-    def resolve(self, value: Any, path: Path_) -> Any:
+    def resolve(self, value: Any, path: KeyPath) -> Any:
         """Replace every ``os.environ/NAME`` below ``value``; an unset one is a ConfigError."""
         if isinstance(value, dict):
             return {key: self.resolve(item, (*path, key)) for key, item in value.items()}
@@ -61,7 +61,7 @@ class Source:
             raise self.error(path, f"environment variable {name} is not set; set it or the value")
         return self.environ[name]
 
-    def _walk(self, node: yaml.Node | None, path: Path_) -> None:
+    def _walk(self, node: yaml.Node | None, path: KeyPath) -> None:
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 self._lines[(*path, index)] = item.start_mark.line + 1
@@ -95,7 +95,7 @@ def variable(value: object) -> str | None:
     return None
 
 
-def dotted(path: Path_) -> str:
+def dotted(path: KeyPath) -> str:
     """Write a path as people do: ``model_list[0].litellm_params.model``."""
     text = ""
     for part in path:

@@ -64,6 +64,11 @@ class Answer(Struct, frozen=True):
     deployment: Deployment
     stored: bool = False
 
+    @property
+    def provider(self) -> str:
+        """Name whose number it is: an estimate is nobody's but ours."""
+        return ESTIMATE if self.source == ESTIMATE else self.deployment.provider
+
 
 class Journey(Struct):
     """What happened on the way of one request, for its event: kept on failure too."""

@@ -105,7 +105,7 @@ class _Count:
             "request-id": self._request_id,
             "cache-status": cache_status(answer),
             "x-tallygate-source": answer.source,
-            "x-tallygate-provider": answer.deployment.provider,
+            "x-tallygate-provider": answer.provider,
             "x-tallygate-model": answer.deployment.endpoint.upstream_model,
             "x-tallygate-counted-at": rfc3339(record.counted_at_s),
         }
@@ -131,7 +131,7 @@ class _Count:
 
     def _tell(self, status: int, *, error: ProxyError | None, answer: Answer | None) -> None:
         request, question, journey = self._request, self._question, self._journey
-        deployment = journey.deployment
+        deployment = answer.deployment if answer else journey.deployment
         self._worker.telemetry.emit(
             CountEvent(
                 time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time

@@ -45,6 +45,12 @@ class UnusableReplyError(Exception):
     """A reply that cannot be an answer: a redirect, or larger than MAX_REPLY_BYTES."""
 
 
+def ca_bundle(environ: Mapping[str, str]) -> bytes | None:
+    """Read the operator's own certificate authorities, if any. Raises OSError with the path."""
+    path = environ.get("SSL_CERT_FILE") or environ.get("REQUESTS_CA_BUNDLE")
+    return Path(path).read_bytes() if path else None
+
+
 class Upstream:
     """Sends one request and reads one bounded reply; no retries, no redirects, no cookies.
 
@@ -66,10 +72,8 @@ class Upstream:
             .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
             .pool_idle_timeout(timedelta(seconds=IDLE_CONNECTION_S))
         )
-        for bundle in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
-            if path := environ.get(bundle):
-                builder = builder.add_root_certificate_pem(Path(path).read_bytes())
-                break
+        if (bundle := ca_bundle(environ)) is not None:
+            builder = builder.add_root_certificate_pem(bundle)
         self._transport = HttpxTransport(builder.build())
 
     async def send(

@@ -23,7 +23,7 @@ from app.routing import Router
 from app.telemetry import Sink, Telemetry
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
-from app.upstream import Upstream
+from app.upstream import Upstream, ca_bundle
 from cache.local import LocalTier
 
 MAX_WORKERS = 64
@@ -45,6 +45,7 @@ class Server(Sanic[Any, Any]):
         bound = str(sock.getsockname()[0]) if sock else host
         if not unix and not is_loopback(bound):
             _refuse_weak_key(settings, bound)
+        _check_certificates()
         for notice in settings.notices:
             logger.warning("%s: %s", settings.source, notice)
         if settings.weak_key is not None:
@@ -60,6 +61,14 @@ def _refuse_weak_key(settings: Settings, bound: str) -> None:
             f"{settings.source}: {settings.weak_key}, so {bound} is refused: only loopback may be "
             "served. Set general_settings.master_key, or server.allow_weak_key: true"
         )
+
+
+def _check_certificates() -> None:
+    """End the start here rather than in every worker, where Sanic would kill the whole group."""
+    try:
+        ca_bundle(os.environ)
+    except OSError as error:
+        sys.exit(f"SSL_CERT_FILE or REQUESTS_CA_BUNDLE: {error.filename}: {error.strerror}")
 
 
 def is_loopback(host: str) -> bool:

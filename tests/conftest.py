@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench.provider import SimulatedProvider
 
+from bench.provider import SimulatedProvider
 from tests.server import Tallygate
 
 

@@ -6,7 +6,6 @@ import msgspec
 
 from app.telemetry.event import plain_text
 
-
 # https://docs.litellm.ai/docs/proxy/customers, LiteLLM 1.109.1 (2026-11): headers before body.
 HEADERS = ("x-tallygate-end-user", "x-litellm-customer-id", "x-litellm-end-user-id")
 

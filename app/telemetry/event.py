@@ -6,7 +6,6 @@ from msgspec import Struct
 
 from app.log import logger
 
-
 MAX_TEXT = 256
 
 

@@ -2,14 +2,12 @@
 
 import hashlib
 import hmac
-import sys
+import os
+import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
-from typing import BinaryIO
 
 import orjson
 
@@ -18,6 +16,7 @@ from app.telemetry.event import CountEvent
 
 MAX_WAITING = 20_000
 FLUSH_EVERY_S = 0.1
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 class JsonlSink:
@@ -26,8 +25,7 @@ class JsonlSink:
     * The event loop only appends to a queue; a reader of standard output that has stopped blocks
       the writing thread and nothing else.
     * Holds at most MAX_WAITING events; more are dropped, counted, and the count is written.
-    * Hits beyond ``hit_records_per_s`` are left out; each line of a thinned-out second states
-      how many hits stand for it in ``sampled``.
+    * Hits beyond ``hit_records_per_s`` are left out, and a ``records_left_out`` line says how many.
     """
 
     def __init__(
@@ -74,42 +72,40 @@ class JsonlSink:
         return self._hits <= self._hits_per_s
 
     def _write_forever(self) -> None:
-        reported = (0, 0)
         try:
-            with self._open() as out:
-                while not self._stop.wait(FLUSH_EVERY_S):
-                    reported = self._write(out, reported)
-                self._write(out, reported)
+            target = 1 if self._path == "-" else os.open(self._path, _APPEND, 0o600)
         except OSError as error:
             logger.error("telemetry.jsonl.path: cannot be opened: %s", error.strerror)
+            return
+        reported = (0, 0)
+        while not self._stop.wait(FLUSH_EVERY_S):
+            reported = self._write(target, reported)
+        self._write(target, reported)
+        if target != 1:
+            os.close(target)
 
-    def _open(self) -> AbstractContextManager[BinaryIO]:
-        if self._path == "-":
-            return nullcontext(sys.stdout.buffer)
-        return Path(self._path).open("ab")
-
-    def _write(self, out: BinaryIO, reported: tuple[int, int]) -> tuple[int, int]:
-        waiting = self._waiting
-        lines = [self._line(waiting.popleft()) for _ in range(len(waiting))]
-        counts = len(lines)
+    def _write(self, target: int, reported: tuple[int, int]) -> tuple[int, int]:
+        lines = [self._line(self._waiting.popleft()) for _ in range(len(self._waiting))]
         lost = (self.left_out, self.dropped)
         if lost != reported:
-            lines.append(
-                orjson.dumps(
-                    {
-                        "event": "records_left_out",
-                        "sampled_hits": lost[0] - reported[0],
-                        "dropped": lost[1] - reported[1],
-                    }
-                )
-            )
-        if lines:
-            try:
-                out.write(b"\n".join(lines) + b"\n")
-                out.flush()
-            except OSError:
-                self.dropped += counts
+            lines.append(_left_out(lost[0] - reported[0], lost[1] - reported[1]))
+        chunk = bytearray()
+        for line in lines:
+            # All workers share one output: up to PIPE_BUF bytes a write is not torn apart.
+            if chunk and len(chunk) + len(line) > select.PIPE_BUF:
+                self._put(target, chunk)
+                chunk = bytearray()
+            chunk += line
+        self._put(target, chunk)
         return lost
+
+    def _put(self, target: int, chunk: bytearray) -> None:
+        view = memoryview(chunk)
+        try:
+            while view:
+                view = view[os.write(target, view) :]
+        except OSError:
+            self.dropped += chunk.count(b"\n")
 
     def _line(self, event: CountEvent) -> bytes:
         record = {"event": "count"}
@@ -119,7 +115,12 @@ class JsonlSink:
                 record[name] = value
         if self._pseudonym_key and event.end_user:
             record["end_user"] = pseudonym(self._pseudonym_key, event.end_user)
-        return orjson.dumps(record)
+        return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _left_out(hits: int, dropped: int) -> bytes:
+    record = {"event": "records_left_out", "hits": hits, "dropped": dropped}
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def pseudonym(key: bytes, end_user: str) -> str:

@@ -49,7 +49,7 @@ class Cache(Struct, frozen=True, forbid_unknown_fields=True):
     ttl_s: float = 2_592_000
     alias_ttl_s: float = 3_600
     scope: Literal["shared", "caller"] = "shared"
-    key_secret: str | None = None
+    key_secret: Secret | None = None
     local: Local = Local()
 
 
@@ -81,7 +81,7 @@ class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True):
     """One entry of ``keys``: who may ask, and about which models (None: all)."""
 
     name: str
-    key: str | None = None
+    key: Secret | None = None
     key_sha256: str | None = None
     models: tuple[str, ...] | None = None
     metadata: dict[str, Any] = {}
@@ -117,8 +117,8 @@ class Settings(Struct, frozen=True):
 
         From ``cache.key_secret``, else from the master key, else from nothing.
         """
-        master_key = self.master_key.reveal() if self.master_key else None
-        return derive_secret(self.cache.key_secret or master_key, purpose)
+        source = self.cache.key_secret or self.master_key
+        return derive_secret(source.reveal() if source else None, purpose)
 
 
 _OWN = {"server": Server, "cache": Cache, "telemetry": Telemetry, "pass_through": PassThrough}
@@ -160,9 +160,17 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
 def _convert(source: Source, value: object, path: KeyPath, type_: Any) -> Any:
     """Check one section of our own. Raises ConfigError with line, key and remedy."""
     try:
-        return msgspec.convert(source.resolve(value, path), type_, strict=False)
+        resolved = source.resolve(value, path)
+        return msgspec.convert(resolved, type_, strict=False, dec_hook=_secret)
     except msgspec.ValidationError as error:
         raise _explain(source, path, error, type_) from None
+
+
+def _secret(type_: Any, value: object) -> Secret:
+    """Read a credential; msgspec leaves the one type of ours to us."""
+    if type_ is not Secret or not isinstance(value, str) or not value.strip():
+        raise msgspec.ValidationError("must be a non-empty string")
+    return Secret(value)
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
@@ -269,9 +277,7 @@ def _digest(source: Source, path: KeyPath, entry: KeyEntry) -> bytes:
     if (entry.key is None) == (entry.key_sha256 is None):
         raise source.error(path, "needs either key or key_sha256")
     if entry.key is not None:
-        if not entry.key.strip():
-            raise source.error((*path, "key"), "must not be empty")
-        return sha256(entry.key)
+        return sha256(entry.key.reveal())
     try:
         digest = bytes.fromhex(entry.key_sha256 or "")
     except ValueError:

@@ -15,37 +15,19 @@ import hashlib
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Protocol
 
 import msgspec
 from msgspec import Struct
 
 from adapters.anthropic import key_credential
-from adapters.base import (
-    CannotExpressError,
-    CountRequest,
-    CredentialSpec,
-    Deployment,
-    LocalCounter,
-    MalformedUpstreamError,
-    UpstreamError,
-    UpstreamRequest,
-)
+from adapters.base import CountRequest, Deployment, LocalCounter, UpstreamError
 from adapters.registry import ADAPTERS, ESTIMATE
 from app.auth import Caller
 from app.config import Cache
-from app.errors import (
-    ProxyError,
-    forbidden,
-    from_upstream,
-    operator_fault,
-    overloaded,
-    timed_out,
-)
-from app.log import describe, logger
+from app.errors import ProxyError, forbidden, from_upstream, operator_fault, overloaded, timed_out
+from app.leader import Journey, Landed, Leader
 from app.question import Question, refuse_unknown
 from app.routing import Route, Router
-from app.upstream import UnusableReplyError, Upstream, UpstreamUnreachableError
 from cache.key import content_key
 from cache.local import LocalTier, Record
 from cache.singleflight import CrowdedError, SingleFlight
@@ -70,29 +52,6 @@ class Answer(Struct, frozen=True):
         return ESTIMATE if self.source == ESTIMATE else self.deployment.provider
 
 
-class Journey(Struct):
-    """What happened on the way of one request, for its event: kept on failure too."""
-
-    deployment: Deployment | None = None
-    upstream_calls: int = 0
-    upstream_ms: float = 0.0
-
-
-class Landed(Struct, frozen=True):
-    """How one flight ended: a record, or the error that each waiter raises for itself."""
-
-    record: Record | None = None
-    error: UpstreamError | None = None
-
-
-class Signer(Protocol):
-    """Where the credentials are: one call, whatever kind the deployment has."""
-
-    async def sign(
-        self, request: UpstreamRequest, credential: CredentialSpec
-    ) -> UpstreamRequest: ...
-
-
 class TokenCounter:
     """Counts: everything a worker knows about questions and answers comes together here."""
 
@@ -103,17 +62,15 @@ class TokenCounter:
         cache: Cache,
         key_secret: bytes,
         tier: LocalTier,
-        upstream: Upstream,
-        signer: Signer,
+        leader: Leader,
         estimator: LocalCounter,
-        wall_clock: Callable[[], float] = time.time,  # noqa: TID251 -- the injected clock itself
+        wall_clock: Callable[[], float],
     ) -> None:
         self._router = router
         self._cache = cache
         self._key_secret = key_secret
         self._tier = tier
-        self._upstream = upstream
-        self._signer = signer
+        self._leader = leader
         self._estimator = estimator
         self._wall_clock = wall_clock
         self._flights: SingleFlight[Landed] = SingleFlight()
@@ -250,33 +207,11 @@ class TokenCounter:
         timeout_s: float,
         journey: Journey,
     ) -> Landed:
-        """Ask the provider once, and remember its count before any waiter goes on."""
-        started = time.perf_counter()
-        adapter = ADAPTERS[deployment.provider]
-        endpoint = deployment.endpoint
-        try:
-            async with asyncio.timeout(timeout_s):
-                request = adapter.request(question.request, endpoint)
-                if endpoint.credential is not None:
-                    request = await self._signer.sign(request, endpoint.credential)
-                journey.upstream_calls += 1
-                reply = await self._upstream.send(request, endpoint.base_url, timeout_s)
-            if reply.status != HTTPStatus.OK:
-                return Landed(error=adapter.error(reply.status, reply.headers, reply.body))
-            count = adapter.count(reply.body)
-        except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
-            return Landed(error=_failure(error))
-        finally:
-            journey.upstream_ms += (time.perf_counter() - started) * 1000
-        record = Record(
-            count.input_tokens,
-            int(self._wall_clock()),
-            count.extra,
-            ",".join(request.dropped).encode(),
-        )
-        if not question.freshness.no_store:
-            self._tier.put(key, record, self._ttl_s(endpoint.upstream_model))
-        return Landed(record)
+        """Ask the provider, and remember its count before any waiter goes on."""
+        landed = await self._leader.lead(question.request, deployment, timeout_s, journey)
+        if landed.record is not None and not question.freshness.no_store:
+            self._tier.put(key, landed.record, self._ttl_s(deployment.endpoint.upstream_model))
+        return landed
 
     async def _estimate(self, question: Question, deployment: Deployment) -> Answer:
         """Count here, approximately; never stored, always marked."""
@@ -300,23 +235,6 @@ class TokenCounter:
 def _another_may_answer(error: ProxyError) -> bool:
     """Say whether the provider failed, rather than the caller's request."""
     return error.status == HTTPStatus.TOO_MANY_REQUESTS or error.status >= _SERVER_ERRORS
-
-
-def _failure(error: Exception) -> UpstreamError:
-    """Turn what went wrong on the way to a count into the one error that all waiters share."""
-    if isinstance(error, CannotExpressError):
-        return UpstreamError(400, "invalid_request_error", str(error), "cannot be expressed")
-    if isinstance(error, UpstreamUnreachableError) and not error.timed_out:
-        message = "the provider could not be reached"
-        return UpstreamError(502, "api_error", message, f"unreachable: {error.reason}")
-    if isinstance(error, TimeoutError | UpstreamUnreachableError):
-        message = "the provider did not answer in time"
-        return UpstreamError(504, "timeout_error", message, message)
-    if isinstance(error, MalformedUpstreamError | UnusableReplyError):
-        message = "the provider's answer holds no count"
-        return UpstreamError(502, "api_error", message, f"malformed: {error}")
-    logger.error("unexpected %s", describe(error))
-    return UpstreamError(500, "api_error", "internal error", type(error).__name__)
 
 
 _SERVER_ERRORS = HTTPStatus.INTERNAL_SERVER_ERROR

@@ -11,9 +11,10 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from app.auth import Caller, upstream_credential
-from app.counter import Answer, Journey
+from app.counter import Answer
 from app.errors import ProxyError, from_framework, not_found
 from app.ids import new_request_id
+from app.leader import Journey
 from app.log import warn_operator
 from app.question import Question, decode, decode_native
 from app.routing import Route

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import MutableSequence
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from adapters.registry import ESTIMATE
 from app.auth import Authenticator
 from app.config import Settings
 from app.counter import TokenCounter
+from app.leader import Leader
 from app.log import logger
 from app.routing import Router
 from app.telemetry import Sink, Telemetry
@@ -95,15 +97,16 @@ class Worker:
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
         self.upstream = Upstream()
+        wall_clock = time.time  # noqa: TID251 -- the injected clock itself
         self.credentials = Credentials()
         self.counter = TokenCounter(
             router=self.router,
             cache=settings.cache,
             key_secret=settings.secret("cache-key"),
             tier=LocalTier(settings.cache.local.max_entries, settings.cache.local.max_bytes),
-            upstream=self.upstream,
-            signer=self.credentials,
+            leader=Leader(self.upstream, self.credentials, wall_clock),
             estimator=Estimate(),
+            wall_clock=wall_clock,
         )
 
     async def close(self) -> None:

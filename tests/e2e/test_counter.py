@@ -10,7 +10,8 @@ import pytest
 
 from app.auth import Caller
 from app.config import load
-from app.counter import Answer, Journey, TokenCounter
+from app.counter import Answer, TokenCounter
+from app.leader import Journey
 from app.question import Question, decode, decode_native
 from app.workers import Worker
 from bench.provider import SimulatedProvider, count_tokens

@@ -1,0 +1,104 @@
+"""The leader of a flight: asks the provider once, and turns whatever happens into a value.
+
+adapter.request ─ sign ─ upstream.send ─ adapter.count ──► Landed(record)
+     └── anything that goes wrong on the way ────────────► Landed(error)
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Protocol
+
+from msgspec import Struct
+
+from adapters.base import (
+    CannotExpressError,
+    CountRequest,
+    CredentialSpec,
+    Deployment,
+    MalformedUpstreamError,
+    UpstreamError,
+    UpstreamRequest,
+)
+from adapters.registry import ADAPTERS
+from app.log import describe, logger
+from app.upstream import UnusableReplyError, Upstream, UpstreamUnreachableError
+from cache.local import Record
+
+
+class Journey(Struct):
+    """What happened on the way of one request, for its event: kept on failure too."""
+
+    deployment: Deployment | None = None
+    upstream_calls: int = 0
+    upstream_ms: float = 0.0
+
+
+class Landed(Struct, frozen=True):
+    """How one flight ended: a record, or the error that each waiter raises for itself."""
+
+    record: Record | None = None
+    error: UpstreamError | None = None
+
+
+class Signer(Protocol):
+    """Where the credentials are: one call, whatever kind the deployment has."""
+
+    async def sign(
+        self, request: UpstreamRequest, credential: CredentialSpec
+    ) -> UpstreamRequest: ...
+
+
+class Leader:
+    """Asks providers; knows nothing of keys, tiers or waiters."""
+
+    def __init__(self, upstream: Upstream, signer: Signer, wall_clock: Callable[[], float]) -> None:
+        self._upstream = upstream
+        self._signer = signer
+        self._wall_clock = wall_clock
+
+    async def lead(
+        self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
+    ) -> Landed:
+        """Ask once, within ``timeout_s`` in all. Raises nothing."""
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._ask(count, deployment, timeout_s, journey)
+        except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
+            return Landed(error=_failure(error))
+        finally:
+            journey.upstream_ms += (time.perf_counter() - started) * 1000
+
+    async def _ask(
+        self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
+    ) -> Landed:
+        adapter, endpoint = ADAPTERS[deployment.provider], deployment.endpoint
+        request = adapter.request(count, endpoint)
+        if endpoint.credential is not None:
+            request = await self._signer.sign(request, endpoint.credential)
+        journey.upstream_calls += 1
+        reply = await self._upstream.send(request, endpoint.base_url, timeout_s)
+        if reply.status != HTTPStatus.OK:
+            return Landed(error=adapter.error(reply.status, reply.headers, reply.body))
+        found = adapter.count(reply.body)
+        dropped = ",".join(request.dropped).encode()
+        return Landed(Record(found.input_tokens, int(self._wall_clock()), found.extra, dropped))
+
+
+def _failure(error: Exception) -> UpstreamError:
+    """Turn what went wrong on the way to a count into the one error that all waiters share."""
+    if isinstance(error, CannotExpressError):
+        return UpstreamError(400, "invalid_request_error", str(error), "cannot be expressed")
+    if isinstance(error, UpstreamUnreachableError) and not error.timed_out:
+        message = "the provider could not be reached"
+        return UpstreamError(502, "api_error", message, f"unreachable: {error.reason}")
+    if isinstance(error, TimeoutError | UpstreamUnreachableError):
+        message = "the provider did not answer in time"
+        return UpstreamError(504, "timeout_error", message, message)
+    if isinstance(error, MalformedUpstreamError | UnusableReplyError):
+        message = "the provider's answer holds no count"
+        return UpstreamError(502, "api_error", message, f"malformed: {error}")
+    logger.error("unexpected %s", describe(error))
+    return UpstreamError(500, "api_error", "internal error", type(error).__name__)

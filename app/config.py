@@ -143,8 +143,6 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     master_key = _master_key(source, general)
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
-    litellm = source.data.get("litellm_settings") or {}
-    notices += [f"litellm_settings.{name} is not used" for name in litellm]
     return Settings(
         source=source.name,
         keys=keys,

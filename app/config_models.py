@@ -36,14 +36,29 @@ def read_models(source: Source, notices: list[str]) -> Models:
     entries = source.data.get("model_list")
     if not isinstance(entries, list) or not entries:
         raise source.error(("model_list",), "must be a list with at least one model")
+    timeout_s = _default_timeout_s(source, notices)
     deployments = tuple(
-        _deployment(source, entry, ("model_list", index), notices)
+        _deployment(source, entry, ("model_list", index), timeout_s, notices)
         for index, entry in enumerate(entries)
     )
     return Models(deployments, _aliases(source, {one.alias for one in deployments}, notices))
 
 
-def _deployment(source: Source, entry: Any, path: KeyPath, notices: list[str]) -> Deployment:
+def _default_timeout_s(source: Source, notices: list[str]) -> float:
+    """Read ``litellm_settings.request_timeout``, which holds where an entry has no timeout."""
+    litellm = source.data.get("litellm_settings") or {}
+    if not isinstance(litellm, dict):
+        raise source.error(("litellm_settings",), "must be a mapping")
+    notices += [
+        f"litellm_settings.{name} is not used" for name in litellm if name != "request_timeout"
+    ]
+    path: KeyPath = ("litellm_settings",)
+    return _number(source, litellm, "request_timeout", path) or DEFAULT_TIMEOUT_S
+
+
+def _deployment(
+    source: Source, entry: Any, path: KeyPath, timeout_s: float, notices: list[str]
+) -> Deployment:
     if not isinstance(entry, dict):
         raise source.error(path, "must be a mapping with model_name and litellm_params")
     alias = _text(source, entry, "model_name", path)
@@ -65,7 +80,7 @@ def _deployment(source: Source, entry: Any, path: KeyPath, notices: list[str]) -
         alias=alias,
         provider=provider,
         endpoint=endpoint,
-        timeout_s=_number(source, given, "timeout", inner) or DEFAULT_TIMEOUT_S,
+        timeout_s=_number(source, given, "timeout", inner) or timeout_s,
         rpm=int(rpm) if rpm else None,
         fallback_estimate=_fallback(source, given, inner),
     )

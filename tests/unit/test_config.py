@@ -105,8 +105,8 @@ def test_what_litellm_has_and_is_not_used_is_named_once(tmp_path: Path) -> None:
     )
     assert settings.notices == (
         "environmnt is not used",
-        "model_list[0].litellm_params.temperature is not used",
         "litellm_settings.drop_params is not used",
+        "model_list[0].litellm_params.temperature is not used",
     )
 
 
@@ -137,3 +137,13 @@ def test_each_purpose_has_its_own_secret_and_the_operator_s_comes_first(tmp_path
 def test_litellm_s_own_variable_gives_the_master_key(tmp_path: Path) -> None:
     settings = read(tmp_path, MINIMAL, LITELLM_MASTER_KEY="sk-from-env")
     assert [key.name for key in settings.keys] == ["master"]
+
+
+def test_an_entry_s_timeout_comes_before_the_general_one(tmp_path: Path) -> None:
+    text = f"{MINIMAL}litellm_settings: {{request_timeout: 12}}\n"
+    (one,) = read(tmp_path, text).models.deployments
+    assert one.timeout_s == 12
+    text = text.replace("litellm_settings", "      timeout: 3\nlitellm_settings", 1)
+    (one,) = read(tmp_path, text).models.deployments
+    assert one.timeout_s == 3
+    assert read(tmp_path, MINIMAL).models.deployments[0].timeout_s == 30

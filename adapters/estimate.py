@@ -124,10 +124,14 @@ class _Tally:
 
     def tools(self, tools: list[object], choice: object) -> None:
         """A deferred tool costs nothing until a search finds it."""
-        forced = isinstance(choice, dict) and choice.get("type") in {"any", "tool"}
         present = [tool for tool in tools if not _is_deferred(tool)]
-        if present:
-            self.tokens += _TOOLS_FORCED if forced else _TOOLS
+        match present, choice:
+            case [], _:
+                pass
+            case _, {"type": "any" | "tool"}:
+                self.tokens += _TOOLS_FORCED
+            case _:
+                self.tokens += _TOOLS
         for tool in present:
             self.tokens += _built_in(tool)
             self.json(tool)

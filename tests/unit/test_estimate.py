@@ -290,6 +290,8 @@ def test_any_json_object_has_an_estimate(request: dict[str, Any]) -> None:
         b"{}",
         b'{"messages":[]}',
         b'{"messages":null,"system":7,"tools":{"a":[]}}',
+        b'{"tools":[[],{"type":[]},7],"tool_choice":{"type":["any"]},"thinking":{"type":{}}}',
+        b'{"messages":[{"content":[{"type":["text"]},{"type":"image","source":{"type":[]}}]}]}',
         b'{"messages":[{"role":"user","content":"\\ud800 \\udc00 \\u0000"}]}',
         b'{"messages":[{"role":"user","content":1e999}]}',
         b'{"messages":[' + b"9" * 5000 + b"]}",

@@ -10,6 +10,7 @@ import pytest
 from bench.provider import SimulatedProvider
 from tests.e2e.exchange import BEARER
 from tests.e2e.launch import Launch
+from tests.e2e.stubs import Login, WayOut
 from tests.server import Tallygate
 
 
@@ -47,3 +48,18 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Launch]]:
     yield launch_one
     for one in launched:
         one.kill()
+
+
+@pytest.fixture(scope="module")
+def login() -> Iterator[Login]:
+    """Google's token endpoint and AWS's container credentials."""
+    with Login() as running:
+        yield running
+        running.gate.set()
+
+
+@pytest.fixture(scope="module")
+def way_out() -> Iterator[WayOut]:
+    """The proxy that leads, or would lead, to the internet."""
+    with WayOut() as running:
+        yield running

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 from uuid import uuid4
 
@@ -72,6 +72,14 @@ def asked(provider: SimulatedProvider) -> dict[str, Any]:
     (request,) = provider.requests
     body: dict[str, Any] = msgspec.json.decode(request.body)
     return body
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something has come about."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def event(server: Tallygate, request_id: str) -> dict[str, Any]:

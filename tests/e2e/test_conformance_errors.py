@@ -24,6 +24,7 @@ from tests.e2e.exchange import (
     question,
     refused,
     request,
+    until,
     waits_for,
 )
 from tests.server import KEY, Tallygate
@@ -430,6 +431,7 @@ def test_row_58_trailing_slash(client: httpx.Client, path: str) -> None:
         ("GET", "/v1/models", b""),
         ("GET", "/health/liveliness", b""),
     ],
+    ids=["count", "bad-json", "unknown-model", "unknown-path", "method", "models", "health"],
 )
 def test_row_59_request_id(client: httpx.Client, method: str, path: str, body: bytes) -> None:
     """Every response has a ``request-id`` of its own, the same in an error's body."""
@@ -483,8 +485,7 @@ def test_row_60_misses_of_one_key(
             BEARER["authorization"].encode(), b"Bearer sk-one-0123456789"
         )
         slow.send(first)
-        while provider.calls < 2:
-            pass
+        until(lambda: provider.calls == 2)
         refusal = server.count(question(), authorization="Bearer sk-one-0123456789")
         assert refusal.status_code in {429, 529}
         assert float(refusal.headers["retry-after"]) > 0

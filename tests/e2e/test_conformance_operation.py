@@ -26,6 +26,7 @@ from tests.e2e.exchange import (
     question,
     refused,
     request,
+    until,
     waits_for,
 )
 from tests.server import KEY, Tallygate
@@ -195,7 +196,7 @@ def test_row_85_slow_upstream(
     hanging = [Connection(server.port) for _caller in range(50)]
     for connection in hanging:
         connection.send(request(msgspec.json.encode(question("slow"))))
-    _until(lambda: provider.calls == 51)
+    until(lambda: provider.calls == 51)
     assert counted(client.post(COUNT, json=body))
     assert counted(client.post(COUNT, json=question()))
     assert client.get("/health/liveliness").status_code == 200
@@ -214,7 +215,7 @@ def test_row_86_client_leaves_a_shared_count(
     with Connection(server.port) as waiter:
         with Connection(server.port) as leader:
             leader.send(wire)
-            _until(lambda: provider.calls == 1)
+            until(lambda: provider.calls == 1)
             waiter.send(wire)
         answer = waiter.read()
     assert counted(answer) == count_tokens(body)
@@ -410,10 +411,3 @@ def test_row_95_log_injection(
     log = server.err.read_text()
     assert "forged" not in log
     assert "\x1b" not in log
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

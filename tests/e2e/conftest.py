@@ -10,6 +10,7 @@ import pytest
 from bench.provider import SimulatedProvider
 from tests.e2e.exchange import BEARER
 from tests.e2e.launch import Launch
+from tests.e2e.offence import Offender
 from tests.e2e.stubs import Login, WayOut
 from tests.server import Tallygate
 
@@ -63,3 +64,9 @@ def way_out() -> Iterator[WayOut]:
     """The proxy that leads, or would lead, to the internet."""
     with WayOut() as running:
         yield running
+
+
+@pytest.fixture
+def offender(server: Tallygate, provider: SimulatedProvider) -> Offender:
+    """Send what must be refused."""
+    return Offender(server, provider)

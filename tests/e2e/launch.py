@@ -87,7 +87,7 @@ class Launch:
     def terminate(self) -> int:
         """End it as an operator does, and return its exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self.ends()
+        return self._process.wait(timeout=PATIENCE_S / 2)
 
     def kill(self) -> None:
         """End what still runs, workers included."""

@@ -13,7 +13,6 @@ from tests.e2e.exchange import (
     model_list,
     question,
     refused,
-    waits_for,
 )
 from tests.e2e.launch import Launch
 from tests.server import KEY, Tallygate, free_port
@@ -38,7 +37,6 @@ def test_row_14_configured_port(launch: Callable[..., Launch]) -> None:
     launch({"server": {"port": port}, "model_list": ESTIMATE}).answers(port)
 
 
-@waits_for("the command line `python -m app serve`")
 def test_row_14_serve_command(launch: Callable[..., Launch]) -> None:
     """``python -m app serve`` starts the same server."""
     port = free_port()

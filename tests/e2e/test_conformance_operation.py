@@ -294,7 +294,6 @@ def test_row_89_timeout_is_for_the_whole_count(
     refused(response, 504, "timeout_error")
 
 
-@waits_for("litellm_settings.request_timeout")
 def test_row_89_request_timeout(
     start: Callable[..., Tallygate], provider: SimulatedProvider
 ) -> None:
@@ -369,7 +368,7 @@ def test_row_93_a_hit_is_cheap(server: Tallygate) -> None:
                 connection.send(wire)
                 connection.read()
                 times.append(time.perf_counter() - started)
-    assert statistics.median(spent[hit]) < 5 * statistics.median(spent[least])
+    assert statistics.median(spent[hit]) < 3 * statistics.median(spent[least])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")

@@ -351,7 +351,7 @@ BASES = (
 )
 PIECES = [
     *(bytes([one]) for one in b"\"{}[],:\\'0-.eE+ \n\t/\x00\x1f\x7f\xff\xc3\x80"),
-    *(b"\\u", b"\\ud800", b"\\udc00", b"\\u0000", b"NaN", b"01", b"1e999", b"null", b"tru"),
+    *(b"\\u", b"\\ud800", b"\\udc00", b"\\u0000", b"NaN", b"01", b"1e999", b"null", b"nul"),
     *(b"\xef\xbb\xbf", b"\xed\xa0\x80", b"9" * 40, b'"a":1,', b'"model":"a",', b"[" * 250),
 ]
 EDITS = st.lists(

@@ -14,7 +14,7 @@ from typing import Any, cast
 from sanic import Sanic
 
 from adapters.credentials import Credentials
-from adapters.estimate import Estimate
+from adapters.estimate import Estimator
 from adapters.registry import ESTIMATE
 from app.auth import Authenticator
 from app.config import Settings
@@ -105,7 +105,7 @@ class Worker:
             key_secret=settings.secret("cache-key"),
             tier=LocalTier(settings.cache.local.max_entries, settings.cache.local.max_bytes),
             leader=Leader(self.upstream, self.credentials, wall_clock),
-            estimator=Estimate(),
+            estimator=Estimator(),
             wall_clock=wall_clock,
         )
 

@@ -25,6 +25,10 @@ class Credentials:
             return await self._google.sign(request, credential)
         raise TypeError(type(credential).__name__)
 
+    def renew(self, credential: CredentialSpec) -> bool:
+        """Forget what a provider called expired; False where there is nothing newer to be had."""
+        return isinstance(credential, GoogleCredential) and self._google.renew(credential)
+
     async def close(self) -> None:
         """Let go of what refreshes in the background."""
         await self._google.close()

@@ -4,6 +4,7 @@ It reads HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE as ``requests`` does; SSL_
 """
 
 import functools
+import logging
 import os
 import warnings
 from datetime import UTC
@@ -37,6 +38,9 @@ _OAUTH_ERRORS = (
     "unauthorized_client",
     "unsupported_grant_type",
 )
+
+# At DEBUG it logs what it sends and what it is told (2.62).
+logging.getLogger("google").setLevel(logging.CRITICAL)
 
 
 class Grant(msgspec.Struct, frozen=True):

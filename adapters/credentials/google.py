@@ -16,6 +16,8 @@ AHEAD_S = 225.0
 """google-auth's own threshold (2.62): the metadata server has no newer token before."""
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
+NEW_S = 30.0
+"""A younger token that is refused is not worth another one."""
 THREADS = 4
 
 _logger = logging.getLogger("tallygate.credentials")
@@ -37,24 +39,32 @@ class GoogleTokens:
 
         Raises CredentialsError.
         """
-        source = credential.source
-        name = source.reveal() if source else ""
-        token = self._tokens.get(name)
-        if token is None:
-            token = _Token(GoogleAuth(source).grant, self._pool, self._clock)
-            self._tokens[name] = token
-        grant = await token.grant()
+        grant = await self._token(credential).grant()
         return msgspec.structs.replace(
             request,
             url=_with_project(request.url, grant.project),
             headers=(*request.headers, *grant.headers),
         )
 
+    def renew(self, credential: GoogleCredential) -> bool:
+        """Forget a token that Google refused; True, since another can be had."""
+        self._token(credential).renew()
+        return True
+
     async def close(self) -> None:
         """End what is being refreshed; a thread in the middle of it ends by itself."""
         for token in self._tokens.values():
             await token.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _token(self, credential: GoogleCredential) -> "_Token":
+        source = credential.source
+        name = source.reveal() if source else ""
+        token = self._tokens.get(name)
+        if token is None:
+            token = _Token(GoogleAuth(source).grant, self._pool, self._clock)
+            self._tokens[name] = token
+        return token
 
 
 class _Token:
@@ -82,6 +92,7 @@ class _Token:
         self._pool = pool
         self._clock = clock
         self._grant: Grant | None = None
+        self._granted_at_s = 0.0
         self._refresh_at_s = 0.0
         self._retry_at_s = 0.0
         self._failures = 0
@@ -100,6 +111,11 @@ class _Token:
             if (grant := self._valid(self._clock())) is not None:
                 return grant
         raise CredentialsError(self._reason)
+
+    def renew(self) -> None:
+        """Forget the token, unless it is new: many requests may have been refused at once."""
+        if self._clock() >= self._granted_at_s + NEW_S:
+            self._grant, self._refresh_at_s = None, 0.0
 
     def _valid(self, now: float) -> Grant | None:
         grant = self._grant
@@ -123,6 +139,7 @@ class _Token:
             self._failed("Google gave a token that has expired; is this machine's clock right?")
             return
         self._grant = grant
+        self._granted_at_s = now
         self._refresh_at_s = now + max(life_s - AHEAD_S, life_s / 2)
         self._failures = 0
 

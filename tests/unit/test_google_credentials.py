@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -326,6 +327,10 @@ def test_an_old_token_serves_while_refreshing_fails_until_it_truly_ends(
     account: dict[str, Any], endpoint: TokenEndpoint, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
+    caplog.set_level(logging.DEBUG)
+
+    def failures_logged() -> int:
+        return sum(record.name.startswith("tallygate") for record in caplog.records)
 
     async def scenario() -> None:
         async with opened(clock) as tokens:
@@ -338,7 +343,7 @@ def test_an_old_token_serves_while_refreshing_fails_until_it_truly_ends(
                 for _ in range(5):
                     assert await bearer(tokens, inline(account)) == "Bearer token-1"
                     await asyncio.sleep(0.01)
-                await until(lambda: len(caplog.messages) == failures)  # noqa: B023
+                await until(lambda: failures_logged() == failures)  # noqa: B023
             clock.ahead_s = 3605
             for _ in range(3):
                 with pytest.raises(CredentialsError) as raised:
@@ -353,6 +358,7 @@ def test_an_old_token_serves_while_refreshing_fails_until_it_truly_ends(
     run(scenario)
     assert PROVIDER_TEXT not in caplog.text
     assert "PRIVATE KEY" not in caplog.text
+    assert "token-1" not in caplog.text
 
 
 def test_who_needs_a_token_gets_a_reason_without_secrets(
@@ -387,6 +393,24 @@ def test_what_holds_a_token_does_not_show_it(account: dict[str, Any]) -> None:
             assert "token-1" not in shown.replace(repr(tuple(tokens._tokens)), "")
 
     run(scenario)
+
+
+def test_a_refused_token_is_renewed_once_for_all(
+    account: dict[str, Any], endpoint: TokenEndpoint
+) -> None:
+    clock = Clock()
+
+    async def scenario() -> None:
+        async with opened(clock) as tokens:
+            credential = inline(account)
+            assert await bearer(tokens, credential) == "Bearer token-1"
+            clock.ahead_s = 60
+            for _ in range(5):
+                assert tokens.renew(credential)
+                assert await bearer(tokens, credential) == "Bearer token-2"
+
+    run(scenario)
+    assert len(endpoint.asked) == 2
 
 
 def test_a_replaced_file_is_read_after_a_failure(

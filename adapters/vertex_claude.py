@@ -31,10 +31,18 @@ _MOVING = ("@default", "@latest")
 
 # Vertex refuses a beta that a model's counter has not received yet, with a 400 that has broken
 # counting for every new one (claude-code issue 11154, anthropic-sdk-typescript issue 1016, LiteLLM
-# pull request 39597). So one goes along only beside what would be refused without it.
-_NEEDED_BY = {
-    "compact-2026-01-12": b'"type":"compact',
-    "context-management-2025-06-27": b'"context_management":',
+# pull request 39597). So one goes along only beside the blocks or the field that it licenses and
+# that would be refused without it (anthropic 2.12.0; LiteLLM 1.109.1 does so for two of them).
+_COMPACT = (b'"type":"compact',)
+_LICENSES = {
+    "compact-2026-01-12": _COMPACT,
+    "compact-2026-09-04": _COMPACT,
+    "context-management-2025-06-27": (b'"context_management":',),
+    "inline-tools-2026-09-15": (b'"type":"tool_definition"',),
+    "mid-conversation-tool-changes-2026-07-01": (
+        b'"type":"tool_addition"',
+        b'"type":"tool_removal"',
+    ),
 }
 
 
@@ -80,8 +88,7 @@ class VertexClaude:
 
 def _is_needed(beta: str, body: bytes) -> bool:
     """Find what a beta licenses; within a JSON string its quotes would stand after backslashes."""
-    sign = _NEEDED_BY.get(beta)
-    return sign is not None and sign in body
+    return any(sign in body for sign in _LICENSES.get(beta, ()))
 
 
 def _body(model: str, count: CountRequest) -> bytes:

@@ -41,6 +41,7 @@ BETAS = (
     "context-1m-2025-08-07",
     "context-management-2025-06-27",
     "effort-2025-11-24",
+    "mid-conversation-tool-changes-2026-07-01",
     "token-counting-2024-11-01",
 )
 CLAUDE = VertexClaude()
@@ -198,7 +199,7 @@ def test_output_has_not_changed_without_a_new_wire_version() -> None:
     edited = {**SIMPLE, "anthropic_version": "x", "context_management": {"edits": []}}
     digest.update(msgspec.json.encode(asked(edited, NEWEST, *BETAS, model="claude-x@default")))
     # Another digest needs another WIRE_VERSION: stored counts belong to what was sent for them.
-    assert digest.hexdigest()[:16] == "c01b70da63db6c78"
+    assert digest.hexdigest()[:16] == "00ca7a3ec76a2746"
 
 
 @pytest.mark.parametrize(

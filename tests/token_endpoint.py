@@ -96,7 +96,7 @@ class TokenEndpoint(_Server):
         self.granted += 1
         token = f"token-{self.granted}"
         if path.endswith(":generateAccessToken"):
-            expires = time.gmtime(time.time() + self.lifetime_s)  # noqa: TID251
+            expires = time.gmtime(time.time() + self.lifetime_s)
             expire_time = time.strftime("%Y-%m-%dT%H:%M:%SZ", expires)
             return 200, msgspec.json.encode({"accessToken": token, "expireTime": expire_time})
         granted = {

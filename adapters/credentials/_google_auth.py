@@ -104,12 +104,8 @@ def _load(source: Secret | None, request: Any) -> tuple[Any, str]:
         with warnings.catch_warnings():
             # It warns of files that strangers hand in; this one is the operator's own.
             warnings.simplefilter("ignore", DeprecationWarning)
-            credentials, project = google.auth.load_credentials_from_dict(  # type: ignore[no-untyped-call]
-                info, request=request
-            )
-        credentials = with_scopes_if_required(  # type: ignore[no-untyped-call]
-            credentials, SCOPES
-        )
+            credentials, project = google.auth.load_credentials_from_dict(info, request=request)
+        credentials = with_scopes_if_required(credentials, SCOPES)
     # A user has no project but the one that pays.
     return credentials, project or getattr(credentials, "quota_project_id", None) or ""
 

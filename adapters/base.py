@@ -184,6 +184,17 @@ class MalformedUpstreamError(Exception):
     """A reply with status 200 that holds no count: never answered as a number, always a 502."""
 
 
+class CredentialsError(Exception):
+    """No proof of who asks could be had: the operator's fault, answered as a 502.
+
+    ``reason`` is our own wording: no secret and no provider's text, safe to log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Adapter(Protocol):
     """A provider's wire format. Pure: the same arguments give the same result."""
 

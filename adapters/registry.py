@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from adapters.anthropic import Anthropic
 from adapters.base import Adapter
+from adapters.vertex_claude import VertexClaude
 
 ADAPTERS: Mapping[str, Adapter] = {
     "anthropic": Anthropic(),
+    "vertex_claude": VertexClaude(),
 }
 
 

@@ -168,13 +168,17 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Upstream
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         parsed = _ErrorBody(_ErrorObject("", ""))
     known = parsed.error.type or STATUS_TYPES.get(status, "api_error")
+    upstream_status = status
+    if status == UNAVAILABLE:
+        # Anthropic's own word for it; clients know 529 and its type (errors page, 2026-11).
+        status, known = OVERLOADED, "overloaded_error"
     details = bytes(parsed.error.details)
     return UpstreamError(
         status=status,
         type=known,
         message=parsed.error.message or f"the provider answered {status}",
-        reason=f"status {status}, {known}",
-        upstream_status=status,
+        reason=f"status {upstream_status}, {known}",
+        upstream_status=upstream_status,
         details=b"" if details == b"null" else b',"details":' + details,
         headers=tuple(
             (name, value)
@@ -186,6 +190,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Upstream
     )
 
 
+UNAVAILABLE, OVERLOADED = 503, 529
 STATUS_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from msgspec import Struct
@@ -191,13 +191,12 @@ def _explain(
 
 
 def _field_names(type_: Any) -> set[str]:
-    """Collect the key names of a section and of the sections in it."""
-    names: set[str] = set()
-    for field in msgspec.structs.fields(type_):
-        names.add(field.name)
-        if isinstance(field.type, type) and issubclass(field.type, Struct):
-            names |= _field_names(field.type)
-    return names
+    """Collect the key names of a section, and of the sections or entries in it."""
+    if not (isinstance(type_, type) and issubclass(type_, Struct)):
+        return set().union(*(_field_names(inner) for inner in get_args(type_)))
+    return set().union(
+        *({field.name} | _field_names(field.type) for field in msgspec.structs.fields(type_))
+    )
 
 
 def _nearest(name: str, known: set[str]) -> str:

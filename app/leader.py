@@ -10,6 +10,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 
+import msgspec
 from msgspec import Struct
 
 from adapters.base import (
@@ -25,6 +26,8 @@ from adapters.registry import ADAPTERS
 from app.log import describe, logger
 from app.upstream import UnusableReplyError, Upstream, UpstreamUnreachableError
 from cache.local import Record
+
+_CREDENTIAL_HEADERS = frozenset({"x-api-key", "authorization", "x-goog-api-key"})
 
 
 class Journey(Struct):
@@ -81,10 +84,22 @@ class Leader:
         journey.upstream_calls += 1
         reply = await self._upstream.send(request, endpoint.base_url, timeout_s)
         if reply.status != HTTPStatus.OK:
-            return Landed(error=adapter.error(reply.status, reply.headers, reply.body))
+            error = adapter.error(reply.status, reply.headers, reply.body)
+            return Landed(error=_without_credentials(error, request))
         found = adapter.count(reply.body)
         dropped = ",".join(request.dropped).encode()
         return Landed(Record(found.input_tokens, int(self._wall_clock()), found.extra, dropped))
+
+
+def _without_credentials(error: UpstreamError, request: UpstreamRequest) -> UpstreamError:
+    """Blank out a credential of ours that the provider's text repeats."""
+    message, details = error.message, error.details
+    for name, value in request.headers:
+        if name in _CREDENTIAL_HEADERS:
+            secret = value.removeprefix("Bearer ")
+            message = message.replace(secret, "***")
+            details = details.replace(secret.encode(), b"***")
+    return msgspec.structs.replace(error, message=message, details=details)
 
 
 def _failure(error: Exception) -> UpstreamError:

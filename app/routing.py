@@ -32,6 +32,7 @@ class Router:
         for deployment in models.deployments:
             table = self._wildcards if "*" in deployment.alias else self._exact
             table[deployment.alias] = (*table.get(deployment.alias, ()), deployment)
+        self._all = tuple(d for d in models.deployments if "*" not in d.alias)
         self._group_aliases = models.aliases
         self._anthropic = tuple(d for d in models.deployments if d.provider == "anthropic")
         self.resolve = lru_cache(maxsize=4096)(self._resolve)
@@ -53,6 +54,9 @@ class Router:
                 if (part := _matched(pattern, name)) is not None:
                     found = tuple(_fill(one, part) for one in self._wildcards[pattern])
                     return Route(pattern, (model, pattern), found)
+        # LiteLLM's own quick start asks by the upstream id of an entry with another name.
+        if same := tuple(d for d in self._all if d.endpoint.upstream_model == model):
+            return Route(same[0].alias, (model, same[0].alias), self._exact[same[0].alias])
         return None
 
     def _resolve_native(self, model: str) -> Route | None:

@@ -98,7 +98,7 @@ class Upstream:
                     await response.aclose()
         except (TimeoutError, httpx.TimeoutException) as error:
             raise UpstreamUnreachableError("no answer in time", timed_out=True) from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             reason = type(error).__name__
             raise UpstreamUnreachableError(reason, timed_out=False) from error
 

@@ -73,6 +73,22 @@ def _check_certificates() -> None:
         sys.exit(f"SSL_CERT_FILE or REQUESTS_CA_BUNDLE: {error.filename}: {error.strerror}")
 
 
+def end_during_start(app: Sanic[Any, Any]) -> None:
+    """Let SIGTERM end a server whose workers are still starting.
+
+    Sanic waits for their acknowledgements, which cannot come any more, and takes its own notice
+    of the end for an ordinary message that it sends itself again, for ever (25.12.1,
+    worker/manager.py, wait_for_ack).
+    """
+    manager: Any = app.manager
+    acknowledged = manager._all_workers_ack  # noqa: SLF001 -- there is no public place
+
+    def is_over() -> bool:
+        return manager._shutting_down or bool(acknowledged())  # noqa: SLF001
+
+    vars(manager)["_all_workers_ack"] = is_over
+
+
 def is_loopback(host: str) -> bool:
     """Say whether an address or a name to listen on is reached from this machine only."""
     if host == "localhost":

@@ -43,7 +43,8 @@ class Tallygate:
         command: tuple[str, ...] = (sys.executable, "-m", "sanic", "app.main"),
         arguments: tuple[str, ...] = (),
     ) -> None:
-        config = {"general_settings": {"master_key": KEY}, **config}
+        general = {"master_key": KEY, **config.get("general_settings", {})}
+        config = {**config, "general_settings": general}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.out, self.err = folder / "stdout", folder / "stderr"
@@ -54,7 +55,12 @@ class Tallygate:
             self._process = subprocess.Popen(
                 [*command, "--workers", str(workers), "--port", str(self.port), *arguments],
                 cwd=ROOT,
-                env={**kept, "TALLYGATE_CONFIG": str(folder / "config.yaml"), **(environ or {})},
+                env={
+                    **kept,
+                    "TALLYGATE_CONFIG": str(folder / "config.yaml"),
+                    "XDG_CACHE_HOME": str(folder),
+                    **(environ or {}),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
@@ -83,7 +89,7 @@ class Tallygate:
             try:
                 self._process.wait(timeout=20)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         return self._process.returncode
 

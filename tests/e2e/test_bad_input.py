@@ -1,6 +1,6 @@
 """Bodies that are wrong: refused with a clear 400, repeated nowhere, and never a 5xx."""
 
-import json  # noqa: TID251 -- a second opinion on what is JSON
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 

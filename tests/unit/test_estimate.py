@@ -132,7 +132,7 @@ def test_text_that_repeats_itself_costs_the_same_per_repeat_at_any_length(unit: 
     assert added(unit * 200_000) == pytest.approx(200 * added(unit * 1000), rel=0.03)
 
 
-@pytest.mark.parametrize("known", KNOWN["requests"], ids=lambda known: str(known["input_tokens"]))
+@pytest.mark.parametrize("known", KNOWN["requests"])
 def test_what_claude_counted_is_not_underestimated(known: dict[str, Any]) -> None:
     tokens = known["input_tokens"]
     assert tokens <= estimate(known["request"]) <= 1.6 * tokens + 30
@@ -353,7 +353,7 @@ def test_it_opens_no_connection_and_loads_nothing_heavy() -> None:
         "heavy = {'numpy', 'tiktoken', 'tokenizers', 'litellm', 'PIL', 'asyncio', 'sanic'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
     )
-    run = subprocess.run(  # noqa: S603 our own interpreter and program
+    run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert (run.stdout, run.stderr) == ("[]\n", "")

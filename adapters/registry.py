@@ -4,9 +4,13 @@ from collections.abc import Mapping
 
 from adapters.anthropic import Anthropic
 from adapters.base import Adapter
+from adapters.bedrock import Bedrock
+from adapters.bedrock_mantle import BedrockMantle
 
 ADAPTERS: Mapping[str, Adapter] = {
     "anthropic": Anthropic(),
+    "bedrock": Bedrock(),
+    "bedrock_mantle": BedrockMantle(),
 }
 
 

@@ -102,6 +102,8 @@ def base_url(value: str | None) -> str | None:
         raise ValueError("a Bedrock endpoint must begin with http:// or https:// and name a host")
     if parts.username or parts.query or parts.fragment:
         raise ValueError("a Bedrock endpoint must hold no credentials, query or fragment")
+    if not (value.isascii() and value.isprintable()) or " " in value:
+        raise ValueError("a Bedrock endpoint must hold visible ASCII characters only")
     return value.rstrip("/")
 
 

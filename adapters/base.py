@@ -49,9 +49,10 @@ class Params(Struct, frozen=True):
     aws_role_name: str | None = None
     aws_session_name: str | None = None
     aws_external_id: str | None = None
-    aws_web_identity_token: str | None = None
+    aws_web_identity_token: Secret | None = None
     aws_bedrock_runtime_endpoint: str | None = None
     aws_bedrock_mantle_endpoint: str | None = None
+    count_from_too_long: bool = False
     unset: Mapping[str, str] = {}
 
 
@@ -82,7 +83,8 @@ class AwsCredential(Struct, frozen=True):
     role: str | None = None
     session_name: str | None = None
     external_id: str | None = None
-    web_identity_token: str | None = None
+    web_identity_token: Secret | None = None
+    """The absolute path of its file, read anew for every role session, or the token itself."""
 
 
 CredentialSpec = HeaderCredential | GoogleCredential | AwsCredential
@@ -101,6 +103,17 @@ class Endpoint(Struct, frozen=True):
     credential: CredentialSpec | None = None
     missing: tuple[str, ...] = ()
     """Names of the environment variables that would supply what is not there."""
+    alternate: "Alternate | None" = None
+    """Asked instead once this counter has said that it does not count the model."""
+    count_from_too_long: bool = False
+    """The operator wants the count that a refusal for length states (`UpstreamError`)."""
+
+
+class Alternate(Struct, frozen=True):
+    """Another provider's counter of the same models. Its ``upstream_model`` is the asker's."""
+
+    provider: str
+    endpoint: Endpoint
 
 
 class Deployment(Struct, frozen=True):
@@ -174,10 +187,20 @@ class UpstreamError(Struct, frozen=True):
     upstream_request_id: str = ""
     credential_fault: bool = False
     """The credential was refused: the operator's fault, unless the credential is the caller's."""
+    credential_expired: bool = False
+    """A fresh credential may be accepted: worth one refresh and one more try."""
+    model_not_counted: bool = False
+    """This counter does not count the model, whatever is asked; an alternate may."""
+    stated_count: int = 0
+    """The exact count that a refusal for length states, or 0."""
 
 
 class CannotExpressError(Exception):
     """The request holds something this provider's counter has no form for: a 400 with its path."""
+
+
+class TooLargeError(CannotExpressError):
+    """The request is larger than this provider's counter takes: a 413 request_too_large."""
 
 
 class MalformedUpstreamError(Exception):
@@ -210,7 +233,7 @@ class Adapter(Protocol):
         ...
 
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
-        """Build the unsigned request. Raises CannotExpressError."""
+        """Build the unsigned request. Raises CannotExpressError, TooLargeError."""
         ...
 
     def count(self, body: bytes) -> Count:

@@ -4,13 +4,16 @@ from collections.abc import Mapping
 
 from adapters.anthropic import Anthropic
 from adapters.base import Adapter
+from adapters.bedrock import Bedrock
+from adapters.bedrock_mantle import BedrockMantle
 from adapters.vertex_claude import VertexClaude
 
 ADAPTERS: Mapping[str, Adapter] = {
     "anthropic": Anthropic(),
     "vertex_claude": VertexClaude(),
+    "bedrock": Bedrock(),
+    "bedrock_mantle": BedrockMantle(),
 }
-
 
 ESTIMATE = "estimate"
 """The one provider that is none: counted here, approximately, and always marked so."""

@@ -1,0 +1,161 @@
+"""Claude on Bedrock, counted by the runtime's own operation CountTokens.
+
+    POST {base}/model/{id}/count-tokens
+    {"input":{"invokeModel":{"body":"<base64 of the request as InvokeModel takes it>"}}}
+                                                                    →  {"inputTokens":14}
+
+Always in the form of InvokeModel, which is Anthropic's own: the other form, Converse, loses tool
+names, tool_choice and part of thinking, and so counts another request (LiteLLM 27632, 2026).
+https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_CountTokens.html (2026-11)
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from adapters._aws import asked_id, base_url, credential, find_region, target, unset
+from adapters._aws_errors import read_error
+from adapters.anthropic import MAX_COUNT, TOKEN_COUNTING_BETA
+from adapters.base import (
+    Alternate,
+    CannotExpressError,
+    Count,
+    CountRequest,
+    Endpoint,
+    MalformedUpstreamError,
+    Params,
+    TooLargeError,
+    UpstreamError,
+    UpstreamRequest,
+)
+from adapters.bedrock_mantle import mantle_endpoint
+
+SERVICE = "bedrock"
+MAX_BODY_BYTES = 25_000_000
+"""Of the inner JSON, before base64 (botocore's service model, 1.43.117)."""
+# The only version for every Claude on the runtime; 2026-10-21 is for 4.7 and newer (AWS, 2026-11).
+ANTHROPIC_VERSION = "bedrock-2023-05-31"
+
+
+class Bedrock:
+    """The canonical body, spliced as it is between what InvokeModel wants besides."""
+
+    WIRE_VERSION = 1
+
+    def claims(self, prefix: str, model: str) -> bool:
+        """``bedrock/…``, but for ``bedrock/mantle/…``."""
+        return prefix == "bedrock" and not model.startswith("mantle/")
+
+    def endpoint(self, params: Params, environ: Mapping[str, str]) -> Endpoint:
+        """Resolve an entry; the region is no part of the key, since the model alone decides."""
+        asked = target(params)
+        own = base_url(
+            params.api_base
+            or params.aws_bedrock_runtime_endpoint
+            or environ.get("AWS_BEDROCK_RUNTIME_ENDPOINT")
+        )
+        region = find_region(params, environ, asked, own)
+        base = own or _default_base(region)
+        mantle = mantle_endpoint(params, environ, asked, region, beside=own)
+        return Endpoint(
+            upstream_model=asked.id,
+            base_url=base,
+            scope=() if base == _default_base(region) else (base,),
+            location=region,
+            credential=credential(params, environ, region, SERVICE),
+            missing=unset(params),
+            alternate=Alternate("bedrock_mantle", mantle) if mantle else None,
+            count_from_too_long=params.count_from_too_long,
+        )
+
+    def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
+        inner = _invoke_body(count)
+        if len(inner) > MAX_BODY_BYTES:
+            raise TooLargeError(f"Bedrock counts at most {MAX_BODY_BYTES:,} bytes")
+        return UpstreamRequest(
+            method="POST",
+            url=f"{endpoint.base_url}/model/{quote(asked_id(endpoint), safe='')}/count-tokens",
+            headers=(("content-type", "application/json"), ("accept", "application/json")),
+            body=b'{"input":{"invokeModel":{"body":"%b"}}}' % b64encode(inner),
+            dropped=tuple(name for name, _ in count.identity),
+        )
+
+    def count(self, body: bytes) -> Count:
+        try:
+            tokens = _REPLY.decode(body).input_tokens
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise MalformedUpstreamError("the reply holds no integer inputTokens") from error
+        if not 1 <= tokens <= MAX_COUNT:
+            raise MalformedUpstreamError("the reply's inputTokens is not a possible count")
+        return Count(tokens)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
+        return read_error(status, headers, body)
+
+
+def _default_base(region: str) -> str:
+    # Suffixes of the partitions: botocore's partitions.json (1.43.117).
+    suffix = {"cn": "amazonaws.com.cn", "eusc": "amazonaws.eu"}
+    return (
+        f"https://bedrock-runtime.{region}.{suffix.get(region.partition('-')[0], 'amazonaws.com')}"
+    )
+
+
+class _Reply(Struct, rename="camel"):
+    input_tokens: int
+
+
+class _Thinking(Struct):
+    type: str
+    budget_tokens: int
+
+
+_REPLY = msgspec.json.Decoder(_Reply)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_THINKING = msgspec.json.Decoder(_Thinking)
+_BETAS = msgspec.json.Decoder(list[str])
+_LOOKED_AT = (b'"thinking":', b'"anthropic_', b'"max_tokens":')
+
+
+def _invoke_body(count: CountRequest) -> bytes:
+    """Splice InvokeModel's own members before the client's; a value is never written anew.
+
+    ``anthropic_version`` and ``max_tokens`` are required though neither counts: CountTokens
+    validates like InvokeModel (Envoy AI Gateway, 2026-08).
+    """
+    body, max_tokens = count.body, 1
+    version: bytes = msgspec.json.encode(ANTHROPIC_VERSION)
+    betas = set(count.betas)
+    if any(name in body for name in _LOOKED_AT):
+        members = _MEMBERS.decode(body)
+        max_tokens = _above_budget(members.get("thinking"))
+        version = bytes(members.pop("anthropic_version", version))
+        betas.update(_own_betas(members.pop("anthropic_beta", None)))
+        members.pop("max_tokens", None)
+        body = b"{%b}" % b",".join(
+            b"%b:%b" % (msgspec.json.encode(name), value) for name, value in members.items()
+        )
+    # It names the counting endpoint and nothing in the model; the SDK sends it with every beta.
+    betas.discard(TOKEN_COUNTING_BETA)
+    listed = b',"anthropic_beta":' + msgspec.json.encode(sorted(betas)) if betas else b""
+    return b'{"anthropic_version":%b,"max_tokens":%d%b,%b' % (version, max_tokens, listed, body[1:])
+
+
+def _above_budget(thinking: msgspec.Raw | None) -> int:
+    """Leave room above the thinking budget, as InvokeModel demands; 1 where there is none."""
+    try:
+        found = _THINKING.decode(thinking or b"")
+    except msgspec.DecodeError:
+        return 1
+    return max(found.budget_tokens, 0) + 1 if found.type == "enabled" else 1
+
+
+def _own_betas(value: msgspec.Raw | None) -> list[str]:
+    """Read the betas of a client that speaks Bedrock's own dialect."""
+    try:
+        return _BETAS.decode(value) if value is not None else []
+    except msgspec.DecodeError:
+        raise CannotExpressError("anthropic_beta: must be a list of strings") from None

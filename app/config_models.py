@@ -13,6 +13,7 @@ from app.config_source import KeyPath, Source, variable
 _SECRETS = frozenset(
     name for name, type_ in get_type_hints(Params).items() if type_ == Secret | None
 )
+_FLAGS = frozenset(name for name, type_ in get_type_hints(Params).items() if type_ is bool)
 _PARAMS = frozenset(get_type_hints(Params)) - {"model", "unset"}
 _OWN_PARAMS = frozenset({"model", "custom_llm_provider", "timeout", "rpm", "fallback"})
 _SPELLINGS = {
@@ -125,6 +126,11 @@ def _params(source: Source, given: dict[str, Any], model: str, path: KeyPath) ->
             if not value:
                 unset[name] = wanted
         if value in (None, ""):
+            continue
+        if name in _FLAGS:
+            if str(value).lower() not in {"true", "false"}:
+                raise source.error((*path, name), "must be true or false")
+            values[name] = str(value).lower() == "true"
             continue
         if isinstance(value, dict) and name == "vertex_credentials":
             value = msgspec.json.encode(value).decode()

@@ -34,6 +34,8 @@ from cache.singleflight import CrowdedError, SingleFlight
 
 LANDING_S = 0.25
 """What a waiter allows a flight beyond its deadline to land: the leader's error says more."""
+REFUSAL_S = 3600.0
+MAX_REFUSALS = 1024
 LONG_ESTIMATE_BYTES = 65_536
 MOVING = ("latest", "default", "preview")
 
@@ -50,6 +52,25 @@ class Answer(Struct, frozen=True):
     def provider(self) -> str:
         """Name whose number it is: an estimate is nobody's but ours."""
         return ESTIMATE if self.source == ESTIMATE else self.deployment.provider
+
+
+class Refusals:
+    """Which counters do not count which models: an hour of memory, for a bounded number."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: dict[tuple[str, str], float] = {}
+
+    def hold(self, deployment: Deployment) -> bool:
+        """Say whether this counter has refused this model lately."""
+        return self._until.get(_counter_of(deployment), 0.0) > self._clock()
+
+    def add(self, deployment: Deployment) -> None:
+        """Remember a refusal; the oldest makes room."""
+        self._until.pop(_counter_of(deployment), None)
+        if len(self._until) >= MAX_REFUSALS:
+            del self._until[next(iter(self._until))]
+        self._until[_counter_of(deployment)] = self._clock() + REFUSAL_S
 
 
 class TokenCounter:
@@ -74,6 +95,7 @@ class TokenCounter:
         self._estimator = estimator
         self._wall_clock = wall_clock
         self._flights: SingleFlight[Landed] = SingleFlight()
+        self._refusals = Refusals(time.monotonic)
 
     def route(self, question: Question, caller: Caller) -> Route:
         """Find who may be asked. Raises ProxyError 404 and 403."""
@@ -123,12 +145,16 @@ class TokenCounter:
         if deployment.provider == ESTIMATE:
             return await self._estimate(question, deployment)
         deployment, own = self._with_credential(question, deployment)
+        journey.deployment = deployment
         fresh = question.freshness
         key = self.key(question.request, deployment, self._scope(caller, own))
         if not fresh.no_cache:
             record = self._tier.get(key)
             if record is not None:
                 return Answer(record, "cache", deployment)
+        alternate = _alternate(deployment)
+        if alternate is not None and self._refusals.hold(deployment):
+            return await self._ask(question, caller, alternate, deadline, journey)
         if fresh.only_if_cached:
             raise ProxyError(504, "timeout_error", "not in the cache, and only-if-cached was asked")
         if deployment.endpoint.credential is None:
@@ -136,7 +162,11 @@ class TokenCounter:
             raise operator_fault(f"{deployment.name}: not set in the environment: {names}")
         landed, led = await self._fly(question, deployment, key, deadline, journey)
         if landed.record is None:
-            raise from_upstream(landed.error or _NOTHING, caller_credential=own is not None)
+            error = landed.error or _NOTHING
+            if alternate is not None and error.model_not_counted:
+                self._refusals.add(deployment)
+                return await self._ask(question, caller, alternate, deadline, journey)
+            raise from_upstream(error, caller_credential=own is not None)
         stored = led and not fresh.no_store
         return Answer(landed.record, "live" if led else "coalesced", deployment, stored)
 
@@ -230,6 +260,19 @@ class TokenCounter:
     async def close(self) -> None:
         """End what is still out."""
         await self._flights.close()
+
+
+def _counter_of(deployment: Deployment) -> tuple[str, str]:
+    return deployment.endpoint.base_url, deployment.endpoint.upstream_model
+
+
+def _alternate(deployment: Deployment) -> Deployment | None:
+    """Give the same deployment at its endpoint's alternate; a wildcard's model goes along."""
+    alternate, asked = deployment.endpoint.alternate, deployment.endpoint
+    if alternate is None:
+        return None
+    endpoint = msgspec.structs.replace(alternate.endpoint, upstream_model=asked.upstream_model)
+    return msgspec.structs.replace(deployment, provider=alternate.provider, endpoint=endpoint)
 
 
 def _another_may_answer(error: ProxyError) -> bool:

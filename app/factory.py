@@ -11,7 +11,7 @@ from app.config import ConfigError, Settings, load
 from app.errors import AnthropicErrorHandler
 from app.log import logger
 from app.routes import add_routes
-from app.workers import Server, Worker, end_during_start, shared_metrics
+from app.workers import Server, Worker, bound_the_end, shared_metrics
 
 READ_HEAD_S = 10
 KEEP_ALIVE_S = 120
@@ -45,7 +45,7 @@ def create_app(config_path: str | None = None) -> Server:
 
     @app.main_process_ready
     async def ready(app: Sanic[Any, Any]) -> None:
-        end_during_start(app)
+        bound_the_end(app)
 
     @app.before_server_start
     async def open_worker(app: Sanic[Any, Any]) -> None:

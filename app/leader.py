@@ -15,16 +15,20 @@ from msgspec import Struct
 
 from adapters.base import (
     CannotExpressError,
+    Count,
     CountRequest,
+    CredentialsError,
     CredentialSpec,
     Deployment,
+    Endpoint,
     MalformedUpstreamError,
+    TooLargeError,
     UpstreamError,
     UpstreamRequest,
 )
 from adapters.registry import ADAPTERS
 from app.log import describe, logger
-from app.upstream import UnusableReplyError, Upstream, UpstreamUnreachableError
+from app.upstream import UnusableReplyError, Upstream, UpstreamReply, UpstreamUnreachableError
 from cache.local import Record
 
 _CREDENTIAL_HEADERS = frozenset({"x-api-key", "authorization", "x-goog-api-key"})
@@ -51,6 +55,8 @@ class Signer(Protocol):
     async def sign(
         self, request: UpstreamRequest, credential: CredentialSpec
     ) -> UpstreamRequest: ...
+
+    def renew(self, credential: CredentialSpec) -> bool: ...
 
 
 class Leader:
@@ -79,16 +85,32 @@ class Leader:
     ) -> Landed:
         adapter, endpoint = ADAPTERS[deployment.provider], deployment.endpoint
         request = adapter.request(count, endpoint)
+        for renewed in (False, True):
+            sent, reply = await self._send(request, endpoint, timeout_s, journey)
+            if reply.status == HTTPStatus.OK:
+                return self._landed(adapter.count(reply.body), request)
+            error = adapter.error(reply.status, reply.headers, reply.body)
+            expired = error.credential_expired or reply.status == HTTPStatus.UNAUTHORIZED
+            if renewed or not expired or not self._renewed(endpoint):
+                break
+        if error.stated_count and endpoint.count_from_too_long:
+            return self._landed(Count(error.stated_count), request)
+        return Landed(error=_without_credentials(error, sent))
+
+    def _landed(self, count: Count, request: UpstreamRequest) -> Landed:
+        dropped = ",".join(request.dropped).encode()
+        return Landed(Record(count.input_tokens, int(self._wall_clock()), count.extra, dropped))
+
+    async def _send(
+        self, request: UpstreamRequest, endpoint: Endpoint, timeout_s: float, journey: Journey
+    ) -> tuple[UpstreamRequest, UpstreamReply]:
         if endpoint.credential is not None:
             request = await self._signer.sign(request, endpoint.credential)
         journey.upstream_calls += 1
-        reply = await self._upstream.send(request, endpoint.base_url, timeout_s)
-        if reply.status != HTTPStatus.OK:
-            error = adapter.error(reply.status, reply.headers, reply.body)
-            return Landed(error=_without_credentials(error, request))
-        found = adapter.count(reply.body)
-        dropped = ",".join(request.dropped).encode()
-        return Landed(Record(found.input_tokens, int(self._wall_clock()), found.extra, dropped))
+        return request, await self._upstream.send(request, endpoint.base_url, timeout_s)
+
+    def _renewed(self, endpoint: Endpoint) -> bool:
+        return endpoint.credential is not None and self._signer.renew(endpoint.credential)
 
 
 def _without_credentials(error: UpstreamError, request: UpstreamRequest) -> UpstreamError:
@@ -104,6 +126,11 @@ def _without_credentials(error: UpstreamError, request: UpstreamRequest) -> Upst
 
 def _failure(error: Exception) -> UpstreamError:
     """Turn what went wrong on the way to a count into the one error that all waiters share."""
+    if isinstance(error, TooLargeError):
+        return UpstreamError(413, "request_too_large", str(error), "too large for this counter")
+    if isinstance(error, CredentialsError):
+        # from_upstream makes it the operator's 502.
+        return UpstreamError(502, "api_error", error.reason, error.reason, credential_fault=True)
     if isinstance(error, CannotExpressError):
         return UpstreamError(400, "invalid_request_error", str(error), "cannot be expressed")
     if isinstance(error, UpstreamUnreachableError) and not error.timed_out:

@@ -5,8 +5,10 @@ import ipaddress
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import MutableSequence
 from typing import Any, cast
@@ -28,6 +30,7 @@ from app.telemetry.metrics import Layout, Metrics
 from app.upstream import Upstream, ca_bundle
 from cache.local import LocalTier
 
+BEYOND_DRAIN_S = 2.0
 MAX_WORKERS = 64
 """Rows of the shared metrics array; a worker beyond them counts for itself alone."""
 
@@ -73,12 +76,13 @@ def _check_certificates() -> None:
         sys.exit(f"SSL_CERT_FILE or REQUESTS_CA_BUNDLE: {error.filename}: {error.strerror}")
 
 
-def end_during_start(app: Sanic[Any, Any]) -> None:
-    """Let SIGTERM end a server whose workers are still starting.
+def bound_the_end(app: Sanic[Any, Any]) -> None:
+    """Let SIGTERM end the server at any moment, and within ``drain_s`` and a little.
 
-    Sanic waits for their acknowledgements, which cannot come any more, and takes its own notice
-    of the end for an ordinary message that it sends itself again, for ever (25.12.1,
-    worker/manager.py, wait_for_ack).
+    While workers start, Sanic waits for acknowledgements that cannot come any more, and takes its
+    own notice of the end for an ordinary message that it sends itself again, for ever. A worker
+    that is told to end before it listens to signals is waited for just as long (25.12.1,
+    worker/manager.py: wait_for_ack, join).
     """
     manager: Any = app.manager
     acknowledged = manager._all_workers_ack  # noqa: SLF001 -- there is no public place
@@ -86,7 +90,20 @@ def end_during_start(app: Sanic[Any, Any]) -> None:
     def is_over() -> bool:
         return manager._shutting_down or bool(acknowledged())  # noqa: SLF001
 
-    vars(manager)["_all_workers_ack"] = is_over
+    def shutdown() -> None:
+        end()
+        settings: Settings = app.ctx.settings
+        limit = threading.Timer(settings.server.drain_s + BEYOND_DRAIN_S, kill)
+        limit.daemon = True
+        limit.start()
+
+    def kill() -> None:
+        for process in manager.processes:
+            if process.is_alive():
+                os.kill(process.pid, signal.SIGKILL)
+
+    end = manager.shutdown
+    vars(manager).update(_all_workers_ack=is_over, shutdown=shutdown)
 
 
 def is_loopback(host: str) -> bool:

@@ -95,7 +95,7 @@ class BedrockMantleWire(AnthropicWire):
     """Anthropic's endpoint under mantle's path; must stand before it in the list of wires."""
 
     def claims(self, request: Request) -> bool:
-        return request.path.endswith(_MANTLE)
+        return request.path == _MANTLE
 
     def answer(self, request: Request) -> Reply:
         try:

@@ -6,8 +6,10 @@ from typing import Any
 import msgspec
 
 from bench.provider.anthropic import AnthropicWire
+from bench.provider.bedrock import BedrockMantleWire, BedrockWire
 from bench.provider.behaviour import Behaviour
 from bench.provider.exchange import Delivery, Reply, Request, Wire
+from bench.provider.vertex_claude import VertexClaudeWire
 
 KEPT_REQUESTS = 10_000
 KEPT_BODY_BYTES = 256 * 2**20
@@ -31,7 +33,13 @@ class Unclaimed:
 
 
 # The first that claims a request serves it.
-WIRES: tuple[type[Wire], ...] = (AnthropicWire, Unclaimed)
+WIRES: tuple[type[Wire], ...] = (
+    BedrockWire,
+    BedrockMantleWire,  # before Anthropic's, whose path ends like its own
+    VertexClaudeWire,
+    AnthropicWire,
+    Unclaimed,
+)
 
 
 class Simulation:

@@ -87,7 +87,7 @@ class Launch:
     def terminate(self) -> int:
         """End it as an operator does, and return its exit code."""
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(timeout=PATIENCE_S / 2)
+        return self._process.wait(timeout=2 * PATIENCE_S)
 
     def kill(self) -> None:
         """End what still runs, workers included."""

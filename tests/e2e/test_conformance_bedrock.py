@@ -19,13 +19,10 @@ from tests.e2e.exchange import (
     question,
     refused,
     until,
-    waits_for,
 )
 from tests.e2e.launch import Launch
 from tests.e2e.stubs import Login, WayOut
 from tests.server import Tallygate
-
-pytestmark = waits_for("the adapters of Claude on Bedrock")
 
 BARE = "anthropic.claude-3-5-sonnet-20241022-v2:0"
 QUOTED = "anthropic.claude-3-5-sonnet-20241022-v2%3A0"

@@ -19,12 +19,9 @@ from tests.e2e.exchange import (
     question,
     refused,
     until,
-    waits_for,
 )
 from tests.e2e.stubs import Login, WayOut
 from tests.server import Tallygate
-
-pytestmark = waits_for("the adapter of Claude on Vertex AI")
 
 DOCUMENTED = "vertex_ai/claude-3-5-sonnet-v2@20241022"
 PROJECT = {"vertex_project": "my-project", "vertex_location": "us-east5"}

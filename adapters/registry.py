@@ -4,9 +4,13 @@ from collections.abc import Mapping
 
 from adapters.anthropic import Anthropic
 from adapters.base import Adapter
+from adapters.gemini import Gemini
+from adapters.vertex_gemini import VertexGemini
 
 ADAPTERS: Mapping[str, Adapter] = {
     "anthropic": Anthropic(),
+    "gemini": Gemini(),
+    "vertex_gemini": VertexGemini(),
 }
 
 

@@ -6,13 +6,17 @@ from adapters.anthropic import Anthropic
 from adapters.base import Adapter
 from adapters.bedrock import Bedrock
 from adapters.bedrock_mantle import BedrockMantle
+from adapters.gemini import Gemini
 from adapters.vertex_claude import VertexClaude
+from adapters.vertex_gemini import VertexGemini
 
 ADAPTERS: Mapping[str, Adapter] = {
     "anthropic": Anthropic(),
     "vertex_claude": VertexClaude(),
     "bedrock": Bedrock(),
     "bedrock_mantle": BedrockMantle(),
+    "gemini": Gemini(),
+    "vertex_gemini": VertexGemini(),
 }
 
 ESTIMATE = "estimate"

@@ -157,7 +157,7 @@ class TokenCounter:
             return await self._ask(question, caller, alternate, deadline, journey)
         if fresh.only_if_cached:
             raise ProxyError(504, "timeout_error", "not in the cache, and only-if-cached was asked")
-        if deployment.endpoint.credential is None:
+        if deployment.endpoint.missing:
             names = ", ".join(deployment.endpoint.missing)
             raise operator_fault(f"{deployment.name}: not set in the environment: {names}")
         landed, led = await self._fly(question, deployment, key, deadline, journey)
@@ -201,7 +201,9 @@ class TokenCounter:
             return deployment, None
         if not question.native and deployment.endpoint.credential is not None:
             return deployment, None
-        endpoint = msgspec.structs.replace(deployment.endpoint, credential=key_credential(own))
+        endpoint = msgspec.structs.replace(
+            deployment.endpoint, credential=key_credential(own), missing=()
+        )
         digest = hashlib.sha256(own.reveal().encode()).digest()
         return msgspec.structs.replace(deployment, endpoint=endpoint), digest
 

@@ -9,6 +9,7 @@ from bench.provider.anthropic import AnthropicWire
 from bench.provider.bedrock import BedrockMantleWire, BedrockWire
 from bench.provider.behaviour import Behaviour
 from bench.provider.exchange import Delivery, Reply, Request, Wire
+from bench.provider.google import GoogleWire
 from bench.provider.vertex_claude import VertexClaudeWire
 
 KEPT_REQUESTS = 10_000
@@ -37,6 +38,7 @@ WIRES: tuple[type[Wire], ...] = (
     BedrockWire,
     BedrockMantleWire,  # before Anthropic's, whose path ends like its own
     VertexClaudeWire,
+    GoogleWire,
     AnthropicWire,
     Unclaimed,
 )

@@ -82,8 +82,8 @@ def test_check_shows_what_a_valid_configuration_leads_to(tmp_path: Path) -> None
     assert last == f"{tmp_path}/given.yaml: valid"
     notices = ran.stderr.splitlines()
     assert [line.startswith(f"{tmp_path}/given.yaml: ") for line in notices] == [True, True]
-    assert "max_tokens" in notices[0]
-    assert "drop_params" in notices[1]
+    assert "drop_params" in notices[0]
+    assert "max_tokens" in notices[1]
     assert "sk-ant-" not in ran.stdout + ran.stderr
 
 

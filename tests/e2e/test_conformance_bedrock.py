@@ -81,7 +81,8 @@ def server(
         region = {} if name.startswith("region") else {"aws_region_name": "us-west-2"}
         models[name] = {"model": f"bedrock/{model}", "api_base": provider.url} | region | STATIC
     for number in range(4):
-        models[f"uncounted-{number}"] = {"model": documented} | both | key
+        # A model of its own each: a refusal is remembered by model.
+        models[f"uncounted-{number}"] = {"model": f"bedrock/anthropic.claude-{number}"} | both | key
     for name in ERRORS:
         models[f"fails-{name}"] = {"model": documented} | here | key
     return start(
@@ -152,7 +153,8 @@ def test_row_47_neither_counter_counts(client: httpx.Client, provider: Simulated
     response = client.post(COUNT, json=question("uncounted-0"))
     assert response.status_code in {400, 404}
     refused(response, response.status_code, response.json()["error"]["type"])
-    assert [one.path for one in provider.requests] == [f"/model/{QUOTED}/count-tokens", MANTLE]
+    runtime = "/model/anthropic.claude-0/count-tokens"
+    assert [one.path for one in provider.requests] == [runtime, MANTLE]
 
 
 def test_row_49_bedrocks_own_limit(client: httpx.Client, provider: SimulatedProvider) -> None:
@@ -270,7 +272,8 @@ def test_row_67_mantle_instead(client: httpx.Client, provider: SimulatedProvider
     first = client.post(COUNT, json=question("uncounted-1"))
     assert counted(first) == 78
     assert first.headers["x-tallygate-provider"] == "bedrock_mantle"
-    assert [one.path for one in provider.requests] == [f"/model/{QUOTED}/count-tokens", MANTLE]
+    runtime = "/model/anthropic.claude-1/count-tokens"
+    assert [one.path for one in provider.requests] == [runtime, MANTLE]
     assert counted(client.post(COUNT, json=question("uncounted-1"))) == 78
     assert provider.requests[-1].path == MANTLE
     assert provider.calls == 3

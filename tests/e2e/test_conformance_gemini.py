@@ -10,11 +10,9 @@ import msgspec
 import pytest
 
 from bench.provider import SimulatedProvider
-from tests.e2e.exchange import COUNT, asked, counted, model_list, question, refused, waits_for
+from tests.e2e.exchange import COUNT, asked, counted, model_list, question, refused
 from tests.e2e.stubs import Login, WayOut
 from tests.server import Tallygate
-
-pytestmark = waits_for("the adapters of Gemini")
 
 STUDIO = "/v1beta/models/gemini-2.5-flash:countTokens"
 VERTEX = (

@@ -30,6 +30,7 @@ from app.telemetry.metrics import Layout, Metrics
 from app.upstream import Upstream, ca_bundle
 from cache.local import LocalTier
 
+STARTING_S = 1.0
 BEYOND_DRAIN_S = 2.0
 MAX_WORKERS = 64
 """Rows of the shared metrics array; a worker beyond them counts for itself alone."""
@@ -81,8 +82,8 @@ def bound_the_end(app: Sanic[Any, Any]) -> None:
 
     While workers start, Sanic waits for acknowledgements that cannot come any more, and takes its
     own notice of the end for an ordinary message that it sends itself again, for ever. A worker
-    that is told to end before it listens to signals is waited for just as long (25.12.1,
-    worker/manager.py: wait_for_ack, join).
+    that is told to end in the moment before it listens to signals, which is after its first
+    answer, never hears of it (25.12.1: worker/manager.py, wait_for_ack; server/runners.py).
     """
     manager: Any = app.manager
     acknowledged = manager._all_workers_ack  # noqa: SLF001 -- there is no public place
@@ -91,16 +92,26 @@ def bound_the_end(app: Sanic[Any, Any]) -> None:
         return manager._shutting_down or bool(acknowledged())  # noqa: SLF001
 
     def shutdown() -> None:
+        states = dict(manager.worker_state)
+        starting = [
+            process
+            for process in manager.processes
+            if not states.get(process.name, {}).get("serving")
+        ]
         end()
         settings: Settings = app.ctx.settings
-        limit = threading.Timer(settings.server.drain_s + BEYOND_DRAIN_S, kill)
-        limit.daemon = True
-        limit.start()
+        kill_after(STARTING_S, starting)
+        kill_after(settings.server.drain_s + BEYOND_DRAIN_S, list(manager.processes))
 
-    def kill() -> None:
-        for process in manager.processes:
-            if process.is_alive():
-                os.kill(process.pid, signal.SIGKILL)
+    def kill_after(seconds: float, processes: list[Any]) -> None:
+        def kill() -> None:
+            for process in processes:
+                if process.is_alive():
+                    os.kill(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(seconds, kill)
+        timer.daemon = True
+        timer.start()
 
     end = manager.shutdown
     vars(manager).update(_all_workers_ack=is_over, shutdown=shutdown)

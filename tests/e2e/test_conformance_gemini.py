@@ -1,8 +1,11 @@
 """Gemini, on AI Studio and on Vertex AI: rows 76 to 81, and what rows 11, 51, 54, 55 and 57 say of
 it."""
 
-import importlib.util
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -264,7 +267,10 @@ def test_row_79_what_is_left_out_is_told(client: httpx.Client, provider: Simulat
 def test_row_80_plain_install(client: httpx.Client) -> None:
     """Nothing of Google's own client library is needed to count."""
     assert counted(client.post(COUNT, json=question("gemini"))) == 77
-    assert importlib.util.find_spec("google.genai") is None
+    program = "import sys, app.workers; sys.exit('google.genai' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    assert not [name for name in project["dependencies"] if "genai" in name]
 
 
 def test_row_81_flat_on_vertex(client: httpx.Client, provider: SimulatedProvider) -> None:

@@ -62,7 +62,7 @@ def server(config: dict[str, Any], start: Callable[..., Tallygate]) -> Tallygate
 
 
 @pytest.fixture(scope="module")
-def discreet(config: dict[str, Any], start: Callable[..., Tallygate]) -> Tallygate:
+def pseudonymous(config: dict[str, Any], start: Callable[..., Tallygate]) -> Tallygate:
     """Two workers that hash end users and write few lines about hits."""
     told = {"hash_end_users": True, "hit_records_per_s": HITS_PER_S}
     return start({**config, "telemetry": told}, workers=2)
@@ -257,22 +257,22 @@ def test_the_end_user_decides_no_number(server: Tallygate, provider: SimulatedPr
     assert provider.calls == 1
 
 
-def test_end_users_are_hashed_when_configured(discreet: Tallygate) -> None:
+def test_end_users_are_hashed_when_configured(pseudonymous: Tallygate) -> None:
     users = ["somebody@example.com", "somebody-else@example.com", "somebody@example.com"]
-    answers = [discreet.count(question(user=user)) for user in users]
-    first, other, again = (told(discreet, answer)["end_user"] for answer in answers)
+    answers = [pseudonymous.count(question(user=user)) for user in users]
+    first, other, again = (told(pseudonymous, answer)["end_user"] for answer in answers)
     assert first == again != other
-    assert "example.com" not in discreet.out.read_text() + discreet.err.read_text()
+    assert "example.com" not in pseudonymous.out.read_text() + pseudonymous.err.read_text()
 
 
-def test_hits_that_are_left_out_are_counted(discreet: Tallygate) -> None:
+def test_hits_that_are_left_out_are_counted(pseudonymous: Tallygate) -> None:
     body, asked = question("claude-often"), 60
-    with httpx.Client(base_url=discreet.url, headers={"x-api-key": KEY}) as client:
+    with httpx.Client(base_url=pseudonymous.url, headers={"x-api-key": KEY}) as client:
         for _ in range(asked):
             assert client.post("/v1/messages/count_tokens", json=body).status_code == 200
 
     def all_told() -> bool:
-        found = lines(discreet)
+        found = lines(pseudonymous)
         written: int = sum(line.get("model") == "claude-often" for line in found)
         left_out: int = sum(line.get("hits", 0) for line in found)
         assert written + left_out <= asked
@@ -359,19 +359,21 @@ def check_sums(found: Metrics) -> None:
         assert is_some == (values[-1] > 0)
 
 
-def test_metrics_of_two_workers_add_up(discreet: Tallygate, provider: SimulatedProvider) -> None:
-    before = metrics(discreet)
+def test_metrics_of_two_workers_add_up(
+    pseudonymous: Tallygate, provider: SimulatedProvider
+) -> None:
+    before = metrics(pseudonymous)
     calls_before = provider.calls
     repeated = [question()] * 30
     fresh = [question("claude-of-tomorrow") for _ in range(30)]
     refused = [question("nobody") for _ in range(20)]
     failing = [question("keyless") for _ in range(20)]
-    statuses = ask_all(discreet, [*repeated, *fresh, *refused, *failing], {"x-api-key": KEY})
+    statuses = ask_all(pseudonymous, [*repeated, *fresh, *refused, *failing], {"x-api-key": KEY})
     assert statuses == [200] * 60 + [404] * 20 + [502] * 20
-    assert ask_all(discreet, repeated, {"x-api-key": "sk-wrong"}) == [401] * 30
+    assert ask_all(pseudonymous, repeated, {"x-api-key": "sk-wrong"}) == [401] * 30
 
     # Whichever worker is asked for them, the numbers are those of both.
-    for after in [metrics(discreet) for _ in range(10)]:
+    for after in [metrics(pseudonymous) for _ in range(10)]:
 
         def gained(name: str, after: Metrics = after, **labels: str) -> float:
             return after.total(name, **labels) - before.total(name, **labels)
@@ -391,11 +393,11 @@ def test_metrics_of_two_workers_add_up(discreet: Tallygate, provider: SimulatedP
         check_sums(after)
 
 
-def test_label_values_come_from_the_configuration_alone(discreet: Tallygate) -> None:
-    before = metrics(discreet)
+def test_label_values_come_from_the_configuration_alone(pseudonymous: Tallygate) -> None:
+    before = metrics(pseudonymous)
     names = [f"claude-{n}" for n in range(20)] + [f"nobody{n}" for n in range(20)]
-    ask_all(discreet, [question(name) for name in names], {"x-api-key": KEY})
-    after = metrics(discreet)
+    ask_all(pseudonymous, [question(name) for name in names], {"x-api-key": KEY})
+    after = metrics(pseudonymous)
     assert after.series() == before.series()
     aliases = {"claude", "keyless", "anthropic/*", "estimated", "other"}
     assert after.values("model") == aliases
@@ -404,8 +406,8 @@ def test_label_values_come_from_the_configuration_alone(discreet: Tallygate) -> 
     assert gained - before.total("requests_total", model="other") == 20
 
 
-def test_metrics_need_a_key_from_elsewhere(discreet: Tallygate) -> None:
-    url, elsewhere = f"{discreet.url}/metrics", {"x-forwarded-for": "10.0.0.7"}
+def test_metrics_need_a_key_from_elsewhere(pseudonymous: Tallygate) -> None:
+    url, elsewhere = f"{pseudonymous.url}/metrics", {"x-forwarded-for": "10.0.0.7"}
     assert httpx.get(url, headers=elsewhere).status_code == 401
     assert httpx.get(url, headers={**elsewhere, "x-api-key": TEAM_KEY}).status_code == 200
 

@@ -157,7 +157,7 @@ def test_count_of_standard_input_under_another_model(
 def test_count_of_plain_text(
     count: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    text = "Grüße an alle\n"
+    text = "Grüße an Ägypten\n"
     ran = count("-", "--model", "claude", stdin=text.encode())
     expected = count_tokens({"messages": [{"role": "user", "content": text}]})
     assert ran.stdout.startswith(f"{expected}\tlive\t")

@@ -130,6 +130,12 @@ def read_count(body: bytes) -> Count:
         compact = msgspec.json.format(body, indent=-1)
         compact.decode()
         members = _REPLY.decode(compact)
+        plain = sum(
+            len(msgspec.json.encode(name)) + len(bytes(value)) + 2
+            for name, value in members.items()
+        )
+        if plain + 1 != len(compact):
+            raise MalformedUpstreamError("the reply says something twice")
         tokens = _INTEGER.decode(members.pop("input_tokens"))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
         raise MalformedUpstreamError("the reply holds no integer input_tokens") from error

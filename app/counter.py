@@ -113,17 +113,20 @@ class TokenCounter:
         """Answer a question. Raises ProxyError; never invents a number.
 
         A hit awaits nothing. Entries of one name are asked in the configuration's order, the next
-        only when the one before has failed, all within the first one's deadline.
+        only when the one before has failed, all within the first one's deadline: each may use its
+        even share of the time that is left.
         """
         deadline = time.monotonic() + route.deployments[0].timeout_s
         failure: ProxyError | None = None
         stand_in: Deployment | None = None
-        for deployment in route.deployments:
-            if failure is not None and time.monotonic() >= deadline:
+        for asked, deployment in enumerate(route.deployments):
+            left_s = deadline - time.monotonic()
+            if failure is not None and left_s <= 0:
                 break
             journey.deployment = deployment
+            until = deadline - left_s + left_s / (len(route.deployments) - asked)
             try:
-                return await self._ask(question, caller, deployment, deadline, journey)
+                return await self._ask(question, caller, deployment, until, journey)
             except ProxyError as error:
                 if not _another_may_answer(error):
                     raise

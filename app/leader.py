@@ -89,6 +89,8 @@ class Leader:
             sent, reply = await self._send(request, endpoint, timeout_s, journey)
             if reply.status == HTTPStatus.OK:
                 return self._landed(adapter.count(reply.body), request)
+            if reply.status < HTTPStatus.BAD_REQUEST:
+                raise MalformedUpstreamError(f"status {reply.status}")
             error = adapter.error(reply.status, reply.headers, reply.body)
             expired = error.credential_expired or reply.status == HTTPStatus.UNAUTHORIZED
             if renewed or not expired or not self._renewed(endpoint):

@@ -141,7 +141,7 @@ class _Count:
                 duration_ms=(time.perf_counter() - self._started) * 1000,
                 route=self._route_name,
                 source=answer.source if answer else "",
-                error_type=error.type if error else "",
+                error_type=error.type if error else "" if answer else "client_closed",
                 reason=error.reason if error else "",
                 input_tokens=answer.record.input_tokens if answer else 0,
                 caller=self._caller.name if self._caller else "",

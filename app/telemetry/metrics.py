@@ -10,7 +10,7 @@ from collections.abc import Iterable, MutableSequence, Sequence
 
 from app.telemetry.event import CountEvent
 
-STATUSES = (200, 400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504, 529)
+STATUSES = (200, 400, 401, 403, 404, 408, 413, 415, 429, 499, 500, 502, 503, 504, 529)
 SOURCES = ("live", "cache", "coalesced", "stale", "estimate")
 ERROR_TYPES = (
     "invalid_request_error",

@@ -27,7 +27,7 @@ run: install ## Serve config.yaml in the foreground (WORKERS=2)
 clients: $(SDKS) $(NODE_SDK) ## Install the official SDKs that the tests put in front of the proxy
 
 test: install clients ## Run the tests (ARGS='-k name' passes options to pytest)
-	$(BIN)/pytest -n auto --maxprocesses 8 $(ARGS)
+	$(BIN)/pytest -n 4 $(ARGS)
 
 lint: install ## Check the style and the format
 	$(BIN)/ruff check .

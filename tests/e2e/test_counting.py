@@ -162,6 +162,26 @@ def test_a_clients_own_request_id_comes_back(server: Tallygate) -> None:
     assert "x-request-id" not in server.count(body, x_request_id="x" * 500).headers
 
 
+def test_betas_and_version_are_passed_on_and_are_part_of_the_question(
+    server: Tallygate, provider: SimulatedProvider
+) -> None:
+    body = question()
+    for betas, expected in (
+        ("b-2,a-1", "live"),
+        ("a-1, b-2,,a-1", "cache"),
+        ("a-1", "live"),
+        ("", "live"),
+    ):
+        assert source(server.count(body, anthropic_beta=betas)) == expected
+    assert source(server.count(body, anthropic_version="2026-10-21")) == "live"
+    first, second, third, fourth = (request.headers for request in provider.requests)
+    assert first["anthropic-beta"] == "a-1,b-2,token-counting-2024-11-01"
+    assert second["anthropic-beta"] == "a-1,token-counting-2024-11-01"
+    assert "anthropic-beta" not in third
+    versions = [headers["anthropic-version"] for headers in (first, second, third, fourth)]
+    assert versions == ["2023-06-01"] * 3 + ["2026-10-21"]
+
+
 def test_no_cache_asks_again_and_remembers_the_answer(
     server: Tallygate, provider: SimulatedProvider
 ) -> None:

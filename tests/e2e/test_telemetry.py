@@ -332,14 +332,12 @@ def metrics(server: Tallygate) -> Metrics:
     return Metrics(httpx.get(f"{server.url}/metrics"))
 
 
-def ask_all(server: Tallygate, bodies: list[Body], headers: dict[str, str]) -> list[int]:
+def ask_all(server: Tallygate, bodies: list[Body], headers: dict[str, str]) -> list[httpx.Response]:
     """Ask over a connection each, several at a time, so that both workers are asked."""
     url = f"{server.url}/v1/messages/count_tokens"
     limits = httpx.Limits(max_keepalive_connections=0)
     with httpx.Client(headers=headers, limits=limits) as client, ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda body: client.post(url, json=body), bodies))
-    assert len({answer.headers["request-id"][:20] for answer in answers}) == 2
-    return [answer.status_code for answer in answers]
+        return list(pool.map(lambda body: client.post(url, json=body), bodies))
 
 
 def check_sums(found: Metrics) -> None:
@@ -368,9 +366,12 @@ def test_metrics_of_two_workers_add_up(
     fresh = [question("claude-of-tomorrow") for _ in range(30)]
     refused = [question("nobody") for _ in range(20)]
     failing = [question("keyless") for _ in range(20)]
-    statuses = ask_all(pseudonymous, [*repeated, *fresh, *refused, *failing], {"x-api-key": KEY})
-    assert statuses == [200] * 60 + [404] * 20 + [502] * 20
-    assert ask_all(pseudonymous, repeated, {"x-api-key": "sk-wrong"}) == [401] * 30
+    answers = ask_all(pseudonymous, [*repeated, *fresh, *refused, *failing], {"x-api-key": KEY})
+    answers += ask_all(pseudonymous, repeated, {"x-api-key": "sk-wrong"})
+    statuses = [answer.status_code for answer in answers]
+    assert statuses == [200] * 60 + [404] * 20 + [502] * 20 + [401] * 30
+    workers = {answer.headers["request-id"][:20] for answer in answers}
+    assert len(workers) == 2
 
     # Whichever worker is asked for them, the numbers are those of both.
     for after in [metrics(pseudonymous) for _ in range(10)]:
@@ -393,17 +394,25 @@ def test_metrics_of_two_workers_add_up(
         check_sums(after)
 
 
-def test_label_values_come_from_the_configuration_alone(pseudonymous: Tallygate) -> None:
+def test_label_values_come_from_the_configuration_alone(
+    pseudonymous: Tallygate, provider: SimulatedProvider
+) -> None:
     before = metrics(pseudonymous)
     names = [f"claude-{n}" for n in range(20)] + [f"nobody{n}" for n in range(20)]
     ask_all(pseudonymous, [question(name) for name in names], {"x-api-key": KEY})
+    native = f"{pseudonymous.url}/anthropic/v1/messages/count_tokens"
+    for name in names[:5]:
+        httpx.post(native, json=question(name), headers={"x-api-key": KEY}).raise_for_status()
     after = metrics(pseudonymous)
     assert after.series() == before.series()
     aliases = {"claude", "keyless", "anthropic/*", "estimated", "other"}
     assert after.values("model") == aliases
     assert after.values("provider") == {"anthropic", "estimate", "other"}
-    gained = after.total("requests_total", model="other")
-    assert gained - before.total("requests_total", model="other") == 20
+    name = "requests_total"
+    assert after.total(name, model="other") - before.total(name, model="other") == 25
+    assert after.total(name) - before.total(name) == 45
+    check_sums(after)
+    assert provider.calls == 25
 
 
 def test_metrics_need_a_key_from_elsewhere(pseudonymous: Tallygate) -> None:

@@ -183,7 +183,8 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Upstream
         status=status,
         type=known,
         message=parsed.error.message or f"the provider answered {status}",
-        reason=f"status {upstream_status}, {known}",
+        # The type is the provider's text too; only the documented ones go into a log.
+        reason=f"status {upstream_status}, {known if known in _TYPES else 'unknown type'}",
         upstream_status=upstream_status,
         details=b"" if details == b"null" else b',"details":' + details,
         headers=tuple(
@@ -211,3 +212,4 @@ STATUS_TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+_TYPES = frozenset(STATUS_TYPES.values())

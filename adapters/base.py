@@ -125,7 +125,6 @@ class Deployment(Struct, frozen=True):
     endpoint: Endpoint
     timeout_s: float
     """The total deadline of a count, retries included."""
-    rpm: int | None = None
     fallback_estimate: bool = False
     """An estimate, marked as one, may stand in when the provider fails."""
 

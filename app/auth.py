@@ -1,6 +1,7 @@
 """Headers → Caller: who asks, and what they may ask about."""
 
 import hmac
+import re
 from collections.abc import Mapping
 
 from msgspec import Struct
@@ -19,6 +20,7 @@ KEY_HEADERS = (
     "ocp-apim-subscription-key",
 )
 _SCHEMES = ("bearer ", "basic ")
+_OWN_KEY = re.compile(r"sk-ant-[\x21-\x7e]{1,512}")
 
 
 class Caller(Struct, frozen=True):
@@ -95,6 +97,6 @@ def upstream_credential(headers: Mapping[str, str], *, has_keys: bool) -> Secret
         if value is None or header == used:
             continue
         key = presented_key(header, value)
-        if key.startswith("sk-ant-"):
+        if _OWN_KEY.fullmatch(key):
             return Secret(key)
     return None

@@ -10,10 +10,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from adapters.base import Secret
 from app.config_models import Models, read_models
@@ -26,28 +26,31 @@ WEAK_KEYS = frozenset({"sk-1234"})
 """Keys that stand in public documentation, and so are known to everybody."""
 
 
+MAX_TTL_S = 315_360_000
+
+
 class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """Where and how the server listens."""
 
     host: str = "127.0.0.1"
-    port: int = 4000
-    max_body_bytes: int = 33_554_432
-    drain_s: float = 15
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 4000
+    max_body_bytes: Annotated[int, Meta(ge=1)] = 33_554_432
+    drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15
     allow_weak_key: bool = False
 
 
 class Local(Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of each worker's own tier."""
 
-    max_entries: int = 100_000
-    max_bytes: int = 67_108_864
+    max_entries: Annotated[int, Meta(ge=1)] = 100_000
+    max_bytes: Annotated[int, Meta(ge=1)] = 67_108_864
 
 
 class Cache(Struct, frozen=True, forbid_unknown_fields=True):
     """How long, and for whom, counts are remembered."""
 
-    ttl_s: float = 2_592_000
-    alias_ttl_s: float = 3_600
+    ttl_s: Annotated[float, Meta(ge=0, le=MAX_TTL_S)] = 2_592_000
+    alias_ttl_s: Annotated[float, Meta(ge=0, le=MAX_TTL_S)] = 3_600
     scope: Literal["shared", "caller"] = "shared"
     key_secret: Secret | None = None
     local: Local = Local()
@@ -66,7 +69,7 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     hash_end_users: bool = False
-    hit_records_per_s: int = 1000
+    hit_records_per_s: Annotated[int, Meta(ge=0)] = 1000
     jsonl: Jsonl = Jsonl()
 
 
@@ -219,6 +222,8 @@ def _end_user_headers(source: Source, general: dict[str, Any]) -> tuple[str, ...
     """Read which headers name the end user: mappings for customers, then the older single name."""
     found: list[str] = []
     mappings = general.get("user_header_mappings") or []
+    if not isinstance(mappings, dict | list):
+        raise source.error(("general_settings", "user_header_mappings"), "must be a list")
     for mapping in [mappings] if isinstance(mappings, dict) else mappings:
         if not isinstance(mapping, dict) or not isinstance(mapping.get("header_name"), str):
             path: KeyPath = ("general_settings", "user_header_mappings")

@@ -1,5 +1,6 @@
 """``model_list`` and ``router_settings``: LiteLLM's entries → deployments in the file's order."""
 
+import re
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ _SECRETS = frozenset(
 )
 _FLAGS = frozenset(name for name, type_ in get_type_hints(Params).items() if type_ is bool)
 _PARAMS = frozenset(get_type_hints(Params)) - {"model", "unset"}
-_OWN_PARAMS = frozenset({"model", "custom_llm_provider", "timeout", "rpm", "fallback"})
+_OWN_PARAMS = frozenset({"model", "custom_llm_provider", "timeout", "fallback"})
 _SPELLINGS = {
     "vertex_ai_project": "vertex_project",
     "vertex_ai_location": "vertex_location",
@@ -23,6 +24,7 @@ _SPELLINGS = {
 }
 
 DEFAULT_TIMEOUT_S = 30.0
+_HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
 class Models(Struct, frozen=True):
@@ -74,7 +76,6 @@ def _deployment(
         if name not in _PARAMS | _OWN_PARAMS
     ]
     prefix, model = _provider_and_model(source, given, inner)
-    rpm = _number(source, given, "rpm", inner)
     provider, endpoint = _endpoint(source, given, prefix, model, inner)
     return Deployment(
         name=f"{alias}[{path[1]}]",
@@ -82,7 +83,6 @@ def _deployment(
         provider=provider,
         endpoint=endpoint,
         timeout_s=_number(source, given, "timeout", inner) or timeout_s,
-        rpm=int(rpm) if rpm else None,
         fallback_estimate=_fallback(source, given, inner),
     )
 
@@ -127,19 +127,27 @@ def _params(source: Source, given: dict[str, Any], model: str, path: KeyPath) ->
                 unset[name] = wanted
         if value in (None, ""):
             continue
-        if name in _FLAGS:
-            if str(value).lower() not in {"true", "false"}:
-                raise source.error((*path, name), "must be true or false")
-            values[name] = str(value).lower() == "true"
-            continue
-        if isinstance(value, dict) and name == "vertex_credentials":
-            value = msgspec.json.encode(value).decode()
-        if not isinstance(value, str):
-            raise source.error((*path, name), "must be a string or os.environ/NAME")
-        values[name] = Secret(value) if name in _SECRETS else value
+        values[name] = _param(source, name, value, (*path, name))
     if base := values.get("api_base"):
         values["api_base"] = _url(source, base, (*path, "api_base"))
     return Params(model=model, unset=unset, **values)
+
+
+def _param(source: Source, name: str, value: Any, path: KeyPath) -> str | bool | Secret:
+    """Check one parameter. A credential in a mounted file often ends with a line feed."""
+    if name in _FLAGS:
+        if str(value).lower() not in {"true", "false"}:
+            raise source.error(path, "must be true or false")
+        return str(value).lower() == "true"
+    if isinstance(value, dict) and name == "vertex_credentials":
+        value = msgspec.json.encode(value).decode()
+    if not isinstance(value, str):
+        raise source.error(path, "must be a string or os.environ/NAME")
+    if name not in _SECRETS:
+        return value
+    if name != "vertex_credentials" and not _HEADER_SAFE.fullmatch(value := value.strip()):
+        raise source.error(path, "must hold visible ASCII characters only")
+    return Secret(value)
 
 
 def _url(source: Source, value: str, path: KeyPath) -> str:
@@ -165,8 +173,11 @@ def _aliases(source: Source, names: set[str], notices: list[str]) -> dict[str, s
     notices += [
         f"router_settings.{name} is not used" for name in router if name != "model_group_alias"
     ]
+    given = router.get("model_group_alias") or {}
+    if not isinstance(given, dict):
+        raise source.error(("router_settings", "model_group_alias"), "must be a mapping")
     found: dict[str, str] = {}
-    for alias, target in (router.get("model_group_alias") or {}).items():
+    for alias, target in given.items():
         path: KeyPath = ("router_settings", "model_group_alias", alias)
         # LiteLLM takes a name, or {model: name, hidden: bool} (1.109.1).
         group = target.get("model") if isinstance(target, dict) else target
@@ -191,7 +202,7 @@ def _number(source: Source, mapping: dict[str, Any], name: str, path: KeyPath) -
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = 0.0
     if isinstance(value, bool) or not 0 < number < float("inf"):
         raise source.error((*path, name), "must be a number above 0")

@@ -32,7 +32,7 @@ class Source:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ConfigError(f"{name}: not YAML: {type(error).__name__}") from None
         if loaded is None:
             loaded = {}

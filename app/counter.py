@@ -95,6 +95,7 @@ class TokenCounter:
         self._estimator = estimator
         self._wall_clock = wall_clock
         self._flights: SingleFlight[Landed] = SingleFlight()
+        self._newest: dict[bytes, object] = {}
         self._refusals = Refusals(time.monotonic)
 
     def route(self, question: Question, caller: Caller) -> Route:
@@ -185,6 +186,7 @@ class TokenCounter:
             ",".join(request.betas).encode(),
             "\0".join(f"{name}={value}" for name, value in request.identity).encode(),
             request.query.encode(),
+            b"stated" if endpoint.count_from_too_long else b"",
             scope,
             request.body,
         ]
@@ -218,9 +220,12 @@ class TokenCounter:
         deadline: float,
         journey: Journey,
     ) -> tuple[Landed, bool]:
-        # A question that must be asked anew does not join one that was asked before it, and one
-        # that must not be stored does not lead those that expect the count to be remembered.
-        flight = (key, question.freshness.no_cache, question.freshness.no_store)
+        # Only what is asked in the same way flies together: another entry has another credential
+        # and another deadline, and its failure is its own; a question that must be asked anew
+        # joins none that may be answered from a flight of before; one that must not be stored
+        # does not lead those that expect the count to be remembered.
+        fresh = question.freshness
+        flight = (key, deployment.name, fresh.no_cache, fresh.no_store)
         left_s = max(deadline - time.monotonic(), 0.001)
         timeout_s = min(left_s, deployment.timeout_s)
         try:
@@ -243,9 +248,14 @@ class TokenCounter:
         journey: Journey,
     ) -> Landed:
         """Ask the provider, and remember its count before any waiter goes on."""
+        # 1 an ordinary flight asks; 2 a no-cache flight asks later, lands first and is stored;
+        # 3 the ordinary one lands: its count is the older one and must not take the place.
+        took_off = self._newest[key] = object()
         landed = await self._leader.lead(question.request, deployment, timeout_s, journey)
-        if landed.record is not None and not question.freshness.no_store:
-            self._tier.put(key, landed.record, self._ttl_s(deployment.endpoint.upstream_model))
+        if self._newest.get(key) is took_off:
+            del self._newest[key]
+            if landed.record is not None and not question.freshness.no_store:
+                self._tier.put(key, landed.record, self._ttl_s(deployment.endpoint.upstream_model))
         return landed
 
     async def _estimate(self, question: Question, deployment: Deployment) -> Answer:

@@ -5,7 +5,9 @@
 https://platform.claude.com/docs/en/api/errors (2026-11)
 """
 
+import asyncio
 import math
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -99,11 +101,6 @@ def operator_fault(detail: str) -> ProxyError:
     return ProxyError(502, "api_error", OPERATOR_FAULT, should_retry=False, operator_detail=detail)
 
 
-def unreachable(message: str) -> ProxyError:
-    """The provider could not be reached, or answered something that is no answer."""
-    return ProxyError(502, "api_error", message)
-
-
 def timed_out(message: str) -> ProxyError:
     """The count's deadline has passed."""
     return ProxyError(504, "timeout_error", message)
@@ -120,6 +117,9 @@ def overloaded(message: str, retry_after_s: float) -> ProxyError:
     )
 
 
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
 def from_upstream(error: UpstreamError, *, caller_credential: bool) -> ProxyError:
     """Turn a provider's refusal into the caller's answer."""
     if error.credential_fault and not caller_credential:
@@ -128,7 +128,7 @@ def from_upstream(error: UpstreamError, *, caller_credential: bool) -> ProxyErro
     retry_after = dict(error.headers).get("retry-after")
     if retry_after is not None and (seconds := _retry_after_s(retry_after)) is not None:
         headers["retry-after"] = seconds
-    if error.upstream_request_id:
+    if _REQUEST_ID.fullmatch(error.upstream_request_id):
         headers["x-tallygate-upstream-request-id"] = error.upstream_request_id
     return ProxyError(
         error.status,
@@ -163,6 +163,8 @@ def from_framework(exception: BaseException) -> ProxyError:
     """Turn what Sanic itself raises, often before there is a request, into our answer."""
     if isinstance(exception, ProxyError):
         return exception
+    if isinstance(exception, asyncio.CancelledError):
+        return ProxyError(499, "client_closed", "the client has left")
     if isinstance(exception, RequestTimeout | ServiceUnavailable):
         # Sanic says 503 for a body that stalls (25.12); our own deadlines answer long before its.
         return ProxyError(408, "timeout_error", "the request did not arrive in time")

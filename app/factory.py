@@ -9,7 +9,7 @@ from sanic.config import Config
 
 from app.config import ConfigError, Settings, load
 from app.errors import AnthropicErrorHandler
-from app.log import logger
+from app.log import describe, logger
 from app.routes import add_routes
 from app.workers import Server, Worker, bound_the_end, shared_metrics
 
@@ -27,6 +27,8 @@ def create_app(config_path: str | None = None) -> Server:
         settings = load(config_path)
     except ConfigError as error:
         sys.exit(str(error))
+    except Exception as error:  # noqa: BLE001 -- Sanic would end with 0 for a ValueError
+        sys.exit(f"the configuration cannot be used: {describe(error)}")
     _configure_logging(settings)
     app = Server(
         "Tallygate",

@@ -89,7 +89,7 @@ class Leader:
             sent, reply = await self._send(request, endpoint, timeout_s, journey)
             if reply.status == HTTPStatus.OK:
                 return self._landed(adapter.count(reply.body), request)
-            if reply.status < HTTPStatus.BAD_REQUEST:
+            if not 400 <= reply.status <= 599:  # noqa: PLR2004 -- the two classes of errors
                 raise MalformedUpstreamError(f"status {reply.status}")
             error = adapter.error(reply.status, reply.headers, reply.body)
             expired = error.credential_expired or reply.status == HTTPStatus.UNAUTHORIZED

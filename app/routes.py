@@ -19,12 +19,14 @@ from app.log import warn_operator
 from app.question import Question, decode, decode_native
 from app.routing import Route
 from app.telemetry import CountEvent, plain_text
+from app.telemetry.metrics import ERROR_TYPES
 from app.workers import Worker
 
 JSON = "application/json"
 CLIENT_CLOSED = 499
 """What an event says of a client that left before its answer."""
 MAX_ECHO = 128
+PROXY_HEADERS = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 
 def add_routes(app: Sanic) -> None:  # type: ignore[type-arg]
@@ -141,7 +143,7 @@ class _Count:
                 duration_ms=(time.perf_counter() - self._started) * 1000,
                 route=self._route_name,
                 source=answer.source if answer else "",
-                error_type=error.type if error else "" if answer else "client_closed",
+                error_type=_error_type(error) if answer is None else "",
                 reason=error.reason if error else "",
                 input_tokens=answer.record.input_tokens if answer else 0,
                 caller=self._caller.name if self._caller else "",
@@ -154,10 +156,20 @@ class _Count:
                 body_bytes=len(request.body),
                 upstream_ms=journey.upstream_ms,
                 upstream_calls=journey.upstream_calls,
+                dropped=tuple(filter(None, answer.record.dropped.decode().split(",")))
+                if answer
+                else (),
                 client_request_id=self._client_request_id(),
                 user_agent=plain_text(request.headers.get("user-agent", "")),
             )
         )
+
+
+def _error_type(error: ProxyError | None) -> str:
+    """Keep to the closed list: a type that a provider made up is its text, and may quote."""
+    if error is None:
+        return "client_closed"
+    return error.type if error.type in ERROR_TYPES else "other"
 
 
 def cache_status(answer: Answer) -> str:
@@ -180,7 +192,7 @@ def rfc3339(seconds: int) -> str:
 
 def from_this_machine(request: Request) -> bool:
     """Say whether the caller is on this machine, and no proxy speaks for somebody else."""
-    if "forwarded" in request.headers or "x-forwarded-for" in request.headers:
+    if any(name in request.headers for name in PROXY_HEADERS):
         return False
     try:
         return ipaddress.ip_address(request.ip).is_loopback

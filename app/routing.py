@@ -69,7 +69,8 @@ class Router:
             return None
         same = tuple(d for d in self._anthropic if d.endpoint.upstream_model == model)
         names = (model, f"anthropic/{model}", *(d.alias for d in same))
-        return Route(model, names, same or (_ask_for(self._anthropic[0], model),))
+        found = same or (_ask_for(self._anthropic[0], model),)
+        return Route(found[0].alias, names, found)
 
     def names(self) -> Iterable[str]:
         """List every name a client may use, wildcards as they stand in the file."""

@@ -11,6 +11,7 @@ import pytest
 from app.auth import Caller
 from app.config import load
 from app.counter import Answer, TokenCounter
+from app.errors import ProxyError
 from app.leader import Journey
 from app.question import Question, decode, decode_native
 from app.workers import Worker
@@ -36,6 +37,9 @@ def in_worker(
 model_list:
   - model_name: claude
     litellm_params: {{model: anthropic/claude-x, api_key: k, api_base: "{provider.url}"}}
+  - model_name: bad-key
+    litellm_params:
+      {{model: anthropic/claude-x, api_key: sk-ant-invalid, api_base: "{provider.url}"}}
   - model_name: claude-y
     litellm_params: {{model: anthropic/claude-y, api_key: k, api_base: "{provider.url}"}}
 telemetry: {{jsonl: {{enabled: false}}}}
@@ -170,5 +174,35 @@ def test_many_at_once_make_one_call(tmp_path: Path, provider: SimulatedProvider)
         answers = [await one for one in asks]
         assert provider.calls == before + 1
         assert sorted(answer.source for answer in answers) == ["coalesced"] * 199 + ["live"]
+
+    in_worker(tmp_path, provider, check)
+
+
+def test_an_older_flight_does_not_take_the_place_of_a_newer_count(
+    tmp_path: Path, provider: SimulatedProvider
+) -> None:
+    async def check(counter: TokenCounter) -> None:
+        provider.behave(delay_s=0.5, status=200, body={"input_tokens": 1}, times=1)
+        provider.behave(status=200, body={"input_tokens": 2}, times=1)
+        older = asyncio.create_task(ask(counter, decode({}, raw())))
+        await asyncio.sleep(0.1)
+        newer = await ask(counter, decode({"cache-control": "no-cache"}, raw()))
+        assert (newer.record.input_tokens, newer.source) == (2, "live")
+        assert (await older).record.input_tokens == 1
+        assert (await ask(counter, decode({}, raw()))).record.input_tokens == 2
+
+    in_worker(tmp_path, provider, check)
+
+
+def test_an_entry_s_failure_is_its_own(tmp_path: Path, provider: SimulatedProvider) -> None:
+    async def check(counter: TokenCounter) -> None:
+        provider.behave(delay_s=0.3, times=1)
+        bad = asyncio.create_task(ask(counter, decode({}, raw(model="bad-key"))))
+        await asyncio.sleep(0.05)
+        good = await ask(counter, decode({}, raw()))
+        assert good.record.input_tokens == count_tokens(BODY)
+        with pytest.raises(ProxyError) as refused:
+            await bad
+        assert refused.value.status == 502
 
     in_worker(tmp_path, provider, check)

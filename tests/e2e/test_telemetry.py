@@ -409,7 +409,7 @@ def test_label_values_come_from_the_configuration_alone(
     assert after.values("model") == aliases
     assert after.values("provider") == {"anthropic", "estimate", "other"}
     name = "requests_total"
-    assert after.total(name, model="other") - before.total(name, model="other") == 25
+    assert after.total(name, model="other") - before.total(name, model="other") == 20
     assert after.total(name) - before.total(name) == 45
     check_sums(after)
     assert provider.calls == 25

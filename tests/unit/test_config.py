@@ -54,6 +54,11 @@ def test_the_provider_s_own_address_is_no_part_of_the_key(tmp_path: Path) -> Non
     [
         ("model_list: []", "model_list: must be a list with at least one model"),
         ("a: [", "not YAML"),
+        ("a: 2026-99-99", "not YAML"),
+        (MINIMAL + "server: {port: 99999}\n", "server.port: expected `int` <= 65535"),
+        (MINIMAL + "cache: {local: {max_entries: -1}}\n", "expected `int` >= 1"),
+        (MINIMAL + "router_settings: {model_group_alias: [a]}\n", "must be a mapping"),
+        (MINIMAL.replace("os.environ/ANTHROPIC_API_KEY", "sk-\u00e9"), "visible ASCII"),
         ("- a", "must be a mapping"),
         ("model_list:\n  - 7", ":2: model_list[0]: must be a mapping"),
         (

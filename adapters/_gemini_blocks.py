@@ -45,27 +45,19 @@ TEXT_ONLY = frozenset({"text"})
 
 # What Anthropic takes (anthropic 2.12.0, 2026-11). Google documents no GIF; whether it counts one
 # is its own answer to give.
-IMAGES = {
-    "gif": "image/gif",
-    "jpeg": "image/jpeg",
-    "jpg": "image/jpeg",
-    "png": "image/png",
-    "webp": "image/webp",
-}
-PDFS = {"pdf": "application/pdf"}
+IMAGES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
+PDFS = frozenset({"application/pdf"})
 
 _ENCODED = Fields(frozenset({"type", "media_type", "data"}))
 _CONTENT = Fields(frozenset({"type", "content"}))
 _BASE64 = f"{string.ascii_letters}{string.digits}+/".encode()
-_URL = Fields(frozenset({"type", "url"}))
 
 
 class Blocks:
     """Converts the blocks of one conversation in their order; remembers the tools it has called."""
 
-    def __init__(self, reader: Reader, *, takes_gs_uris: bool) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._takes_gs_uris = takes_gs_uris
         self._tool_names: dict[str, bytes] = {}
         self._converters: Mapping[str, Callable[[Members, str], list[Part]]] = {
             "text": self._text,
@@ -167,18 +159,19 @@ class Blocks:
         source = self._reader.members(members, path)
         return source, path, self._reader.text(source, "type", path)
 
-    def _media(self, source: Members, path: str, kind: str, types: Mapping[str, str]) -> Part:
+    def _media(self, source: Members, path: str, kind: str, types: frozenset[str]) -> Part:
         if kind == "base64":
             return self._inline(source, path, types)
         if kind == "url":
-            return self._by_uri(source, path, types)
+            # An object behind a name may change, and a remembered count would then be wrong.
+            raise CannotExpressError(f"{path}.url: URLs are not fetched; send the data as base64")
         raise self._reader.refuse_kind(path, "source", kind)
 
-    def _inline(self, source: Members, path: str, types: Mapping[str, str]) -> Part:
+    def _inline(self, source: Members, path: str, types: frozenset[str]) -> Part:
         self._reader.sift(source, _ENCODED, path)
         media_type = self._reader.text(source, "media_type", path)
-        if media_type not in types.values():
-            known = ", ".join(sorted(set(types.values())))
+        if media_type not in types:
+            known = ", ".join(sorted(types))
             raise CannotExpressError(f"{path}.media_type: must be one of {known}")
         data = self._reader.string(source, "data", path)
         if b"\\" in data:
@@ -187,21 +180,6 @@ class Blocks:
         if not _is_base64(data[1:-1]):
             raise CannotExpressError(f"{path}.data: must be standard base64 with its padding")
         return "inlineData", b'{"mimeType":"%b","data":%b}' % (media_type.encode(), data)
-
-    def _by_uri(self, source: Members, path: str, types: Mapping[str, str]) -> Part:
-        """Name an object in Cloud Storage; nothing is ever fetched here."""
-        self._reader.sift(source, _URL, path)
-        uri = self._reader.text(source, "url", path)
-        if not self._takes_gs_uris or not uri.startswith("gs://"):
-            raise CannotExpressError(f"{path}.url: URLs are not fetched; send the data as base64")
-        media_type = types.get(uri.rpartition(".")[2].lower())
-        if media_type is None:
-            known = ", ".join(f".{ending}" for ending in types)
-            raise CannotExpressError(f"{path}.url: must end in one of {known}")
-        return "fileData", b'{"mimeType":"%b","fileUri":%b}' % (
-            media_type.encode(),
-            bytes(source["url"]),
-        )
 
 
 def render(parts: list[Part]) -> bytes:

@@ -46,7 +46,6 @@ class Dialect(Struct, frozen=True):
 
     provider: str
     takes_tool_config: bool
-    takes_gs_uris: bool
 
 
 class Converted(Struct, frozen=True):
@@ -80,7 +79,7 @@ def convert(count: CountRequest, dialect: Dialect) -> Converted:
         reader.dropped.add("anthropic-beta")
     request = reader.members(count.body, "the request body")
     reader.sift(request, REQUEST, "")
-    blocks = Blocks(reader, takes_gs_uris=dialect.takes_gs_uris)
+    blocks = Blocks(reader)
     system: list[Part] = []
     if is_given(request, "system"):
         system = blocks.parts(request["system"], "system", TEXT_ONLY)

@@ -30,7 +30,7 @@ from adapters.base import (
 BASE_URL = "https://generativelanguage.googleapis.com"
 KEY_VARIABLES = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 
-_DIALECT = Dialect("gemini", takes_tool_config=True, takes_gs_uris=False)
+_DIALECT = Dialect("gemini", takes_tool_config=True)
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 
 

@@ -17,7 +17,7 @@ from adapters.base import Count, CountRequest, Endpoint, Params, UpstreamError, 
 DEFAULT_LOCATION = "us-central1"
 """LiteLLM's default for Gemini (1.109.1): where its users' models already answer."""
 
-_DIALECT = Dialect("vertex_gemini", takes_tool_config=False, takes_gs_uris=True)
+_DIALECT = Dialect("vertex_gemini", takes_tool_config=False)
 _HEADERS = (("content-type", "application/json"), ("accept", "application/json"))
 
 

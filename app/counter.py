@@ -171,8 +171,8 @@ class TokenCounter:
                 self._refusals.add(deployment)
                 return await self._ask(question, caller, alternate, deadline, journey)
             raise from_upstream(error, caller_credential=own is not None)
-        stored = led and not fresh.no_store
-        return Answer(landed.record, "live" if led else "coalesced", deployment, stored)
+        source = "live" if led else "coalesced"
+        return Answer(landed.record, source, deployment, led and landed.stored)
 
     def key(self, request: CountRequest, deployment: Deployment, scope: bytes) -> bytes:
         """Compose the content key: everything that decides the number, and nothing else."""
@@ -252,11 +252,13 @@ class TokenCounter:
         # 3 the ordinary one lands: its count is the older one and must not take the place.
         took_off = self._newest[key] = object()
         landed = await self._leader.lead(question.request, deployment, timeout_s, journey)
-        if self._newest.get(key) is took_off:
-            del self._newest[key]
-            if landed.record is not None and not question.freshness.no_store:
-                self._tier.put(key, landed.record, self._ttl_s(deployment.endpoint.upstream_model))
-        return landed
+        if self._newest.get(key) is not took_off:
+            return landed
+        del self._newest[key]
+        if landed.record is None or question.freshness.no_store:
+            return landed
+        self._tier.put(key, landed.record, self._ttl_s(deployment.endpoint.upstream_model))
+        return msgspec.structs.replace(landed, stored=True)
 
     async def _estimate(self, question: Question, deployment: Deployment) -> Answer:
         """Count here, approximately; never stored, always marked."""

@@ -47,6 +47,7 @@ class Landed(Struct, frozen=True):
 
     record: Record | None = None
     error: UpstreamError | None = None
+    stored: bool = False
 
 
 class Signer(Protocol):

@@ -63,9 +63,6 @@ def test_what_cannot_be_checked_is_refused(fickle_url: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (ROOT / "app/main.py").exists(), reason="the server that is measured is not there"
-)
 def test_the_whole_table(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     done = bench("--rounds", "1", "--json", str(file))

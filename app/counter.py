@@ -29,7 +29,8 @@ from app.leader import Journey, Landed, Leader
 from app.question import Question, refuse_unknown
 from app.routing import Route, Router
 from cache.key import content_key
-from cache.local import LocalTier, Record
+from cache.local import LocalTier
+from cache.record import Record
 from cache.singleflight import CrowdedError, SingleFlight
 
 LANDING_S = 0.25

@@ -29,7 +29,7 @@ from adapters.base import (
 from adapters.registry import ADAPTERS
 from app.log import describe, logger
 from app.upstream import UnusableReplyError, Upstream, UpstreamReply, UpstreamUnreachableError
-from cache.local import Record
+from cache.record import Record
 
 _CREDENTIAL_HEADERS = frozenset({"x-api-key", "authorization", "x-goog-api-key"})
 

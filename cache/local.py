@@ -6,17 +6,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from cache.record import Record
+
 # What an entry takes beside its own bytes: the key, the record, two integers, the map's slot.
 ENTRY_OVERHEAD_BYTES = 420
-
-
-class Record(Struct, frozen=True):
-    """One remembered count: what the provider said, and when (seconds since 1970)."""
-
-    input_tokens: int
-    counted_at_s: int
-    extra: bytes = b""
-    dropped: bytes = b""
 
 
 class _Entry(Struct):

@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from cache.local import ENTRY_OVERHEAD_BYTES, LocalTier, Record
+from cache.local import ENTRY_OVERHEAD_BYTES, LocalTier
+from cache.record import Record
 
 MAX_ENTRIES = 4
 MAX_BYTES = 6 * ENTRY_OVERHEAD_BYTES

@@ -3,7 +3,8 @@
 import os
 import tracemalloc
 
-from cache.local import LocalTier, Record
+from cache.local import LocalTier
+from cache.record import Record
 
 
 def test_the_tier_takes_no_more_memory_than_it_says() -> None:

@@ -1,0 +1,120 @@
+"""What the cluster's server does in one step each: reads, compares and writes without a gap.
+
+A record stands under ``KEYS[1]``, its lease under ``KEYS[2]``; both carry the same hash tag, so
+that a server of a Redis Cluster takes them too. A lease is ``L`` and its holder's token, or ``X``
+and the failure in which it ended.
+"""
+
+import hashlib
+
+from cache.record import MAGIC, ORDER
+
+# `redis.pcall` shows another type's error as a table. Foreign types under our names are removed;
+# any other error is raised by asking once more.
+_PRELUDE = """
+local bad = 0
+local function read(command, name, ...)
+  local value = redis.pcall(command, name, ...)
+  if type(value) ~= 'table' or not value.err then return value end
+  if not string.find(value.err, 'WRONGTYPE', 1, true) then return redis.call(command, name, ...) end
+  redis.call('UNLINK', name)
+  bad = bad + 1
+  return false
+end
+"""
+
+# Lua's own `<` on strings follows the server's locale, which is not the order of bytes.
+_GREATER = """
+local function greater(a, b)
+  for i = 1, #a do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x > (y or -1) end
+  end
+  return false
+end
+"""
+
+
+class Script:
+    """A script's text, and the digest under which the server remembers it."""
+
+    def __init__(self, *parts: str) -> None:
+        self.text = "".join(parts).encode()
+        self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+# ARGV: token, lease in ms, "1" for one that waits already.  Reply: tag, payload, bad.
+ENTER = Script(
+    _PRELUDE,
+    """
+local record = read('GET', KEYS[1])
+if record then return {'found', record, bad} end
+local lease = read('GET', KEYS[2])
+if lease and lease ~= 'L' .. ARGV[1] then
+  if string.sub(lease, 1, 1) == 'L' then return {'held', '', bad} end
+  if ARGV[3] == '1' then return {'failed', string.sub(lease, 2), bad} end
+end
+redis.call('SET', KEYS[2], 'L' .. ARGV[1], 'PX', ARGV[2])
+return {'led', '', bad}
+""",
+)
+
+# ARGV: token, value ("" for none), ttl in ms.  Reply: what stood there, whether stored, bad.
+LAND = Script(
+    _PRELUDE,
+    _GREATER,
+    f"""
+local function order(value) return string.sub(value, {ORDER.start + 1}, {ORDER.stop}) end
+local function kind(value) return string.sub(value, 1, {len(MAGIC)}) end
+local before, value, stored = read('GET', KEYS[1]), ARGV[2], 0
+if value ~= '' then
+  local newer = before and kind(before) == kind(value) and greater(order(before), order(value))
+  if not newer then
+    redis.call('SET', KEYS[1], value, 'PX', ARGV[3])
+    stored = 1
+  end
+end
+if read('GET', KEYS[2]) == 'L' .. ARGV[1] then redis.call('UNLINK', KEYS[2]) end
+return {{before, stored, bad}}
+""",
+)
+
+# KEYS[1] is the lease here.  ARGV: token, lease in ms.  Reply: whether it is still this token's.
+RENEW = Script(
+    _PRELUDE,
+    """
+if read('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+""",
+)
+
+# KEYS[1] is the lease here.  ARGV: token, failure, ms.  Reply: whether it was this token's.
+FAIL = Script(
+    _PRELUDE,
+    """
+if read('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], 'X' .. ARGV[2], 'PX', ARGV[3])
+return 1
+""",
+)
+
+# KEYS[1] is the lease here.  ARGV: token.  Reply: whether it was this token's.
+RELEASE = Script(
+    _PRELUDE,
+    """
+if read('GET', KEYS[1]) ~= 'L' .. ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])
+""",
+)
+
+# ARGV: model, generation in 20 digits, so that the order of bytes is the order of numbers.
+RAISE = Script(
+    _PRELUDE,
+    _GREATER,
+    """
+local known = read('HGET', KEYS[1], ARGV[1])
+if known and #known == 20 and not greater(ARGV[2], known) then return 1 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+return 1
+""",
+)

@@ -1,0 +1,252 @@
+"""All machines' tier: one Redis or Valkey server, asked through aiocache.
+
+    enter ── a record ────────────────────────────────► Found
+      │ none ── another's lease ──────────────────────► Held: ask again soon, with waited=True
+      │ none ── its last leader's failure, waited ────► Failed
+      │ else: the lease is this token's ──────────────► Led: count, renewing; then land or fail
+      └ the server cannot be asked ───────────────────► Away: as if there were no cluster
+
+No operation raises anything but CancelledError, and none takes longer than its deadline, connecting
+included. While the breaker is open, none asks at all; a probe in the background closes it.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from functools import partial
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from cache._cluster_link import PROBE_S, AwayError, Counters, Link
+from cache._cluster_scripts import ENTER, FAIL, LAND, RAISE, RELEASE, RENEW, Script
+from cache._cluster_upkeep import BATCH, read, read_generations, read_stats, scan, unlink
+from cache.breaker import Breaker
+from cache.cluster_url import check_namespace, parse
+from cache.failure import LASTS_S, Failure
+
+LEASE_MS = 3_000
+"""A leader that dies is replaced after this time; one that lives renews each second."""
+MAX_RETRY_AFTER_S = 3_600
+_FAILURE_TYPE = re.compile(r"[a-z_]{1,32}")
+_failures = msgspec.msgpack.Decoder(Failure)
+
+
+class Found(Struct, frozen=True):
+    """A value stands under the key; whether it is a record is the caller's to see."""
+
+    value: bytes
+
+
+class Failed(Struct, frozen=True):
+    """The flight that this caller has waited for ended so."""
+
+    failure: Failure
+
+
+class Led(Struct, frozen=True):
+    """The lease is this caller's own."""
+
+
+class Held(Struct, frozen=True):
+    """Somebody else is asking the provider."""
+
+
+class Away(Struct, frozen=True):
+    """The server cannot be asked. The lease may have been taken all the same: land it as usual."""
+
+
+Entered = Found | Failed | Led | Held | Away
+LED, HELD, AWAY = Led(), Held(), Away()
+
+
+class ClusterCache:
+    """Records, leases and generations of all machines that share a server and a namespace."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        namespace: str = "tallygate",
+        timeout_s: float = 0.05,
+        lease_ms: int = LEASE_MS,
+    ) -> None:
+        """Raise ValueError naming the part of the URL, or the namespace, that is wrong."""
+        self._namespace = check_namespace(namespace)
+        self._lease_ms = lease_ms
+        self.breaker = Breaker()
+        self._link = Link(parse(url), timeout_s, self.breaker)
+        self._generations = f"{namespace}:generations"
+        self._record_prefix = f"{namespace}:count:"
+        self._probe_name = f"{namespace}:probe:{{{secrets.token_hex(8)}}}"
+
+    @property
+    def counters(self) -> Counters:
+        """What happened since the start."""
+        return self._link.counters
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return what stands under the key, or None."""
+        return await self._link.ask(lambda: read(self._link, self._record(key)))
+
+    async def enter(self, key: bytes, token: bytes, waited: bool) -> Entered:  # noqa: FBT001
+        """Find the record or take the lease, in one round trip.
+
+        ``waited`` says that this caller has met another's lease before: it shares that flight's
+        failure, where a newcomer takes the lease over. A token that asks again keeps its lease.
+        """
+        names = [self._record(key), self._lease(key)]
+
+        async def work() -> tuple[bytes, bytes, int]:
+            reply = await self._link.run(ENTER, names, token, self._lease_ms, "1" if waited else "")
+            return _three(reply)
+
+        reply = await self._link.ask(work)
+        if reply is None:
+            return AWAY
+        tag, payload, bad = reply
+        self.counters.bad += bad
+        if tag == b"found":
+            return Found(payload)
+        if tag != b"failed":
+            return LED if tag == b"led" else HELD
+        failure = _read_failure(payload)
+        if failure is None:  # nobody of ours wrote it: it stands for nothing
+            self.counters.bad += 1
+            return await self.enter(key, token, waited=False)
+        return Failed(failure)
+
+    async def renew(self, key: bytes, token: bytes) -> bool:
+        """Keep the lease for another LEASE_MS; False where it is lost, or nobody can tell."""
+        return await self._own(RENEW, key, token, self._lease_ms)
+
+    async def land(
+        self, key: bytes, token: bytes, value: bytes | None, ttl_s: float
+    ) -> bytes | None:
+        """Store the value unless a newer one stands there, give back the lease if it is ours.
+
+        Returns what stood there before; of two values the greater ``record.ORDER`` is the newer.
+        """
+
+        async def work() -> bytes | None:
+            names = [self._record(key), self._lease(key)]
+            store = value if value is not None and ttl_s > 0 else b""
+            reply = await self._link.run(LAND, names, token, store, max(1, int(ttl_s * 1000)))
+            before: bytes | None
+            before, _, bad = _three(reply)
+            self.counters.bad += bad
+            return before
+
+        return await self._link.ask(work)
+
+    async def fail(self, key: bytes, token: bytes, failure: Failure) -> None:
+        """Put a failure in the lease's place, for those who wait already."""
+        data = msgspec.msgpack.encode(failure)
+        await self._own(FAIL, key, token, data, int(LASTS_S * 1000))
+
+    async def release(self, key: bytes, token: bytes) -> None:
+        """Give the lease back without a word: whoever waits leads next."""
+        await self._own(RELEASE, key, token)
+
+    async def _own(self, script: Script, key: bytes, token: bytes, *args: bytes | int) -> bool:
+        """Do what only the lease's holder may; say whether this token is the holder."""
+        name = self._lease(key)
+
+        async def work() -> bool:
+            return bool(await self._link.run(script, [name], token, *args))
+
+        return await self._link.ask(work) or False
+
+    async def generations(self) -> dict[str, int] | None:
+        """Return the generations that anybody has raised here; None where nobody can tell."""
+
+        async def work() -> dict[str, int]:
+            return await read_generations(self._link, self._generations)
+
+        return await self._link.ask(work)
+
+    async def raise_generation(self, model: str, generation: int) -> bool:
+        """Keep the greater generation of a model; False where it could not be told.
+
+        Generations are not negative and below 2^63.
+        """
+        written = b"%020d" % generation
+
+        async def work() -> bool:
+            args = (model.encode(), written)
+            return bool(await self._link.run(RAISE, [self._generations], *args))
+
+        return await self._link.ask(work) or False
+
+    async def delete_on_bad(self, key: bytes) -> None:
+        """Remove what was refused as a record of this key, and count it."""
+        self.counters.bad += 1
+        await self.delete([key])
+
+    async def delete(self, keys: Iterable[bytes]) -> int | None:
+        """Remove records; return how many stood there, or None where that is not known."""
+        names = [self._record(key) for key in keys]
+        removed = 0
+        for start in range(0, len(names), BATCH):
+            gone = await self._link.ask(partial(unlink, self._link, names[start : start + BATCH]))
+            if gone is None:
+                return None
+            removed += gone
+        return removed
+
+    async def stats(self) -> dict[str, str | int] | None:
+        """Return the server's name, version, used memory and number of keys, other people's too."""
+        return await self._link.ask(lambda: read_stats(self._link))
+
+    def scan(self) -> AsyncIterator[tuple[bytes, bytes, float]]:
+        """Yield key, value and seconds to live of every record of this namespace.
+
+        A record that is written meanwhile may be missed or come twice. For the command line: asks
+        whatever the breaker says, and raises AwayError rather than end early as if complete.
+        """
+        return scan(self._link, self._record_prefix)
+
+    async def probe_forever(self) -> None:
+        """Look after the breaker, until cancelled: once at the start, then whenever it is open."""
+        await self._link.probe(self._probe_name)
+        while True:
+            await asyncio.sleep(PROBE_S)
+            if self.breaker.is_open:
+                await self._link.probe(self._probe_name)
+
+    async def close(self) -> None:
+        """Close the connections. Never raises."""
+        await self._link.close()
+
+    def _record(self, key: bytes) -> str:
+        return f"{self._record_prefix}{{{key.hex()}}}"
+
+    def _lease(self, key: bytes) -> str:
+        return f"{self._namespace}:lease:{{{key.hex()}}}"
+
+    def __repr__(self) -> str:
+        return f"<ClusterCache {self._link.server} {self._namespace}: {self.breaker!r}>"
+
+
+def _three(reply: object) -> tuple[Any, Any, int]:
+    if not isinstance(reply, list) or len(reply) != 3:  # noqa: PLR2004
+        raise AwayError
+    first, second, bad = reply
+    return first, second, int(bad)
+
+
+def _read_failure(data: bytes) -> Failure | None:
+    """Believe no more of a failure than its shape: anybody on the server may have written it."""
+    try:
+        failure = _failures.decode(data)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    sane = (
+        400 <= failure.status < 600  # noqa: PLR2004
+        and _FAILURE_TYPE.fullmatch(failure.type)
+        and 0 <= failure.retry_after_s <= MAX_RETRY_AFTER_S
+        and len(failure.credential) in (0, 8)
+    )
+    return failure if sane else None

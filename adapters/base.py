@@ -125,6 +125,10 @@ class Deployment(Struct, frozen=True):
     endpoint: Endpoint
     timeout_s: float
     """The total deadline of a count, retries included."""
+    rpm: float | None = None
+    """Requests a minute that the provider allows."""
+    cache_ttl_s: float | None = None
+    """How long its counts are fresh, where that differs from the configuration's own."""
     fallback_estimate: bool = False
     """An estimate, marked as one, may stand in when the provider fails."""
 

@@ -18,6 +18,7 @@ from msgspec import Meta, Struct
 from adapters.base import Secret
 from app.config_models import Models, read_models
 from app.config_source import ConfigError, KeyPath, Source, read
+from cache.cluster_url import parse, url_from
 from cache.key import derive_secret
 
 __all__ = ["ConfigError", "Settings", "load"]
@@ -46,14 +47,48 @@ class Local(Struct, frozen=True, forbid_unknown_fields=True):
     max_bytes: Annotated[int, Meta(ge=1)] = 67_108_864
 
 
+Seconds = Annotated[float, Meta(ge=0, le=MAX_TTL_S)]
+
+
+class Host(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that all workers of this machine share."""
+
+    enabled: bool = True
+    path: str | None = None
+    """Default: ``tallygate/counts.sqlite3`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``."""
+    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
+
+
+class Cluster(Struct, frozen=True, forbid_unknown_fields=True):
+    """The Redis or Valkey that all machines share; without a URL there is none."""
+
+    url: Secret | None = None
+    namespace: Annotated[str, Meta(pattern="^[!-z|~]{1,64}$")] = "tallygate"
+
+
+class Sentinel(Struct, frozen=True, forbid_unknown_fields=True):
+    """How often a count that is served from memory is asked for again, to find drift."""
+
+    per_minute: Annotated[float, Meta(ge=0, le=6)] = 6
+    """For the whole machine; at most 1 % of a deployment's ``rpm`` besides."""
+    min_age_s: Seconds = 300
+
+
 class Cache(Struct, frozen=True, forbid_unknown_fields=True):
     """How long, and for whom, counts are remembered."""
 
-    ttl_s: Annotated[float, Meta(ge=0, le=MAX_TTL_S)] = 2_592_000
-    alias_ttl_s: Annotated[float, Meta(ge=0, le=MAX_TTL_S)] = 3_600
+    ttl_s: Seconds = 2_592_000
+    alias_ttl_s: Seconds = 3_600
+    stale_if_error_s: Seconds = 604_800
+    alias_stale_if_error_s: Annotated[float, Meta(ge=0, le=86_400)] = 86_400
+    stale_after_s: Seconds = 2
+    negative_ttl_s: Annotated[float, Meta(ge=0, le=3_600)] = 60
     scope: Literal["shared", "caller"] = "shared"
     key_secret: Secret | None = None
     local: Local = Local()
+    host: Host = Host()
+    cluster: Cluster = Cluster()
+    sentinel: Sentinel = Sentinel()
 
 
 class Jsonl(Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,6 +181,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     master_key = _master_key(source, general)
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
+    own["cache"] = _with_cluster(source, own["cache"], notices)
     return Settings(
         source=source.name,
         keys=keys,
@@ -205,6 +241,34 @@ def _field_names(type_: Any) -> set[str]:
 def _nearest(name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(str(name), sorted(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _with_cluster(source: Source, cache: Cache, notices: list[str]) -> Cache:
+    """Check ``cache.cluster``; without a URL there, LiteLLM's ``cache_params`` name the server."""
+    if cache.cluster.url is not None:
+        try:
+            parse(cache.cluster.url.reveal())
+        except ValueError as error:
+            raise source.error(("cache", "cluster", "url"), str(error)) from None
+        return cache
+    litellm = source.data.get("litellm_settings") or {}
+    path: KeyPath = ("litellm_settings", "cache_params")
+    params = source.resolve(litellm.get("cache_params") or {}, path)
+    if not litellm.get("cache") or not params:
+        return cache
+    if not isinstance(params, dict):
+        raise source.error(path, "must be a mapping")
+    try:
+        found = url_from(params)
+    except ValueError as error:
+        raise source.error(path, str(error)) from None
+    if found is None:
+        return cache
+    url, namespace, ttl_s = found
+    if ttl_s is not None and "ttl_s" not in (source.data.get("cache") or {}):
+        cache = msgspec.structs.replace(cache, ttl_s=min(ttl_s, MAX_TTL_S))
+    notices.append("litellm_settings.cache_params is read as cache.cluster")
+    return msgspec.structs.replace(cache, cluster=Cluster(Secret(url), namespace))
 
 
 _GENERAL = frozenset({"master_key", "user_header_name", "user_header_mappings"})

@@ -16,7 +16,9 @@ _SECRETS = frozenset(
 )
 _FLAGS = frozenset(name for name, type_ in get_type_hints(Params).items() if type_ is bool)
 _PARAMS = frozenset(get_type_hints(Params)) - {"model", "unset"}
-_OWN_PARAMS = frozenset({"model", "custom_llm_provider", "timeout", "fallback"})
+_OWN_PARAMS = frozenset(
+    {"model", "custom_llm_provider", "timeout", "rpm", "cache_ttl_s", "fallback"}
+)
 _SPELLINGS = {
     "vertex_ai_project": "vertex_project",
     "vertex_ai_location": "vertex_location",
@@ -52,9 +54,8 @@ def _default_timeout_s(source: Source, notices: list[str]) -> float:
     litellm = source.data.get("litellm_settings") or {}
     if not isinstance(litellm, dict):
         raise source.error(("litellm_settings",), "must be a mapping")
-    notices += [
-        f"litellm_settings.{name} is not used" for name in litellm if name != "request_timeout"
-    ]
+    used = {"request_timeout", "cache", "cache_params"}
+    notices += [f"litellm_settings.{name} is not used" for name in litellm if name not in used]
     path: KeyPath = ("litellm_settings",)
     return _number(source, litellm, "request_timeout", path) or DEFAULT_TIMEOUT_S
 
@@ -83,6 +84,8 @@ def _deployment(
         provider=provider,
         endpoint=endpoint,
         timeout_s=_number(source, given, "timeout", inner) or timeout_s,
+        rpm=_number(source, given, "rpm", inner),
+        cache_ttl_s=_number(source, given, "cache_ttl_s", inner),
         fallback_estimate=_fallback(source, given, inner),
     )
 

@@ -6,12 +6,14 @@ question ─ route ─ permission
               │ miss                          (no await up to here)
           single-flight ──joined──────────────────────────────────────► answer
               │ led
+          shared tiers ──hit, or another's flight landed──────────────► answer
+              │ miss, lease taken
       adapter.request ─ sign ─ upstream.send ─ adapter.count ─ store ─► answer
- └─ all failed: the estimate where configured, else the first error
+ └─ all failed: the last known count, marked stale; else the estimate where configured; else the
+    first error
 """
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -19,59 +21,36 @@ from http import HTTPStatus
 import msgspec
 from msgspec import Struct
 
-from adapters.anthropic import key_credential
-from adapters.base import CountRequest, Deployment, LocalCounter, UpstreamError
-from adapters.registry import ADAPTERS, ESTIMATE
+from adapters.base import Deployment, LocalCounter, UpstreamError
+from adapters.registry import ESTIMATE
 from app.auth import Caller
 from app.config import Cache
 from app.errors import ProxyError, forbidden, from_upstream, operator_fault, overloaded, timed_out
-from app.leader import Journey, Landed, Leader
+from app.flight import NOTHING, Ask, Flights, Landed
+from app.freshness import Freshness
+from app.keys import Answer, Keys, Place
+from app.leader import Journey, Leader
 from app.question import Question, refuse_unknown
+from app.refusals import Refusals
 from app.routing import Route, Router
-from cache.key import content_key
-from cache.local import LocalTier
-from cache.record import Record
-from cache.singleflight import CrowdedError, SingleFlight
+from cache.singleflight import CrowdedError, Patience, SingleFlight
+from cache.tiers import Record, Tiers, Wanted
 
 LANDING_S = 0.25
 """What a waiter allows a flight beyond its deadline to land: the leader's error says more."""
-REFUSAL_S = 3600.0
-MAX_REFUSALS = 1024
 LONG_ESTIMATE_BYTES = 65_536
-MOVING = ("latest", "default", "preview")
 
 
-class Answer(Struct, frozen=True):
-    """A number, and where it comes from."""
+class Trip(Struct, frozen=True):
+    """One caller's question on its way."""
 
-    record: Record
-    source: str
-    deployment: Deployment
-    stored: bool = False
-
-    @property
-    def provider(self) -> str:
-        """Name whose number it is: an estimate is nobody's but ours."""
-        return ESTIMATE if self.source == ESTIMATE else self.deployment.provider
-
-
-class Refusals:
-    """Which counters do not count which models: an hour of memory, for a bounded number."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._until: dict[tuple[str, str], float] = {}
-
-    def hold(self, deployment: Deployment) -> bool:
-        """Say whether this counter has refused this model lately."""
-        return self._until.get(_counter_of(deployment), 0.0) > self._clock()
-
-    def add(self, deployment: Deployment) -> None:
-        """Remember a refusal; the oldest makes room."""
-        self._until.pop(_counter_of(deployment), None)
-        if len(self._until) >= MAX_REFUSALS:
-            del self._until[next(iter(self._until))]
-        self._until[_counter_of(deployment)] = self._clock() + REFUSAL_S
+    question: Question
+    caller: Caller
+    deadline: float
+    """On the monotonic clock, for the deployment that is asked now."""
+    stale_at: float
+    """When a count that was known before is good enough."""
+    journey: Journey
 
 
 class TokenCounter:
@@ -82,22 +61,21 @@ class TokenCounter:
         *,
         router: Router,
         cache: Cache,
-        key_secret: bytes,
-        tier: LocalTier,
+        keys: Keys,
+        tiers: Tiers,
         leader: Leader,
         estimator: LocalCounter,
-        wall_clock: Callable[[], float],
+        wall_clock_ns: Callable[[], int],
     ) -> None:
         self._router = router
         self._cache = cache
-        self._key_secret = key_secret
-        self._tier = tier
-        self._leader = leader
+        self._keys = keys
+        self._tiers = tiers
+        self._flights = Flights(leader, tiers, wall_clock_ns)
         self._estimator = estimator
-        self._wall_clock = wall_clock
-        self._flights: SingleFlight[Landed] = SingleFlight()
-        self._newest: dict[bytes, object] = {}
-        self._refusals = Refusals(time.monotonic)
+        self._wall_clock_ns = wall_clock_ns
+        self._shared: SingleFlight[Landed] = SingleFlight()
+        self._refusals = Refusals(cache.negative_ttl_s, time.monotonic)
 
     def route(self, question: Question, caller: Caller) -> Route:
         """Find who may be asked. Raises ProxyError 404 and 403."""
@@ -116,150 +94,126 @@ class TokenCounter:
 
         A hit awaits nothing. Entries of one name are asked in the configuration's order, the next
         only when the one before has failed, all within the first one's deadline: each may use its
-        even share of the time that is left.
+        even share of the time that is left. A count that was known before stands in when all have
+        failed, or when ``stale_after_s`` has passed: what is out then goes on without this caller.
         """
-        deadline = time.monotonic() + route.deployments[0].timeout_s
+        started = time.monotonic()
+        deadline = started + route.deployments[0].timeout_s
+        stale_at = started + self._cache.stale_after_s
         failure: ProxyError | None = None
+        stale: Answer | None = None
         stand_in: Deployment | None = None
         for asked, deployment in enumerate(route.deployments):
-            left_s = deadline - time.monotonic()
-            if failure is not None and left_s <= 0:
+            now = time.monotonic()
+            if failure is not None and now >= (deadline if stale is None else stale_at):
                 break
             journey.deployment = deployment
-            until = deadline - left_s + left_s / (len(route.deployments) - asked)
+            until = now + (deadline - now) / (len(route.deployments) - asked)
+            trip = Trip(question, caller, until, stale_at, journey)
             try:
-                return await self._ask(question, caller, deployment, until, journey)
+                return await self._ask(trip, deployment)
             except ProxyError as error:
                 if not _another_may_answer(error):
                     raise
                 failure = failure or error
+                if error.is_outage:
+                    stale = stale or self._stale(trip, deployment)
                 if deployment.fallback_estimate:
                     stand_in = deployment
+        if stale is not None:
+            return stale
         if stand_in is not None and not question.freshness.only_if_cached:
             return await self._estimate(question, stand_in)
         raise failure or timed_out("the count's deadline has passed")
 
-    async def _ask(
-        self,
-        question: Question,
-        caller: Caller,
-        deployment: Deployment,
-        deadline: float,
-        journey: Journey,
-    ) -> Answer:
+    async def _ask(self, trip: Trip, deployment: Deployment) -> Answer:
+        question = trip.question
         if deployment.provider == ESTIMATE:
             return await self._estimate(question, deployment)
-        deployment, own = self._with_credential(question, deployment)
-        journey.deployment = deployment
+        place = self._keys.place(trip.question, trip.caller, deployment)
+        deployment = trip.journey.deployment = place.deployment
         fresh = question.freshness
-        key = self.key(question.request, deployment, self._scope(caller, own))
         if not fresh.no_cache:
-            record = self._tier.get(key)
+            record = self._tiers.get(place.key, place.max_age_s)
             if record is not None:
-                return Answer(record, "cache", deployment)
+                return place.answer(record, "cache", tier="local")
         alternate = _alternate(deployment)
-        if alternate is not None and self._refusals.hold(deployment):
-            return await self._ask(question, caller, alternate, deadline, journey)
-        if fresh.only_if_cached:
-            raise ProxyError(504, "timeout_error", "not in the cache, and only-if-cached was asked")
-        if deployment.endpoint.missing:
-            names = ", ".join(deployment.endpoint.missing)
-            raise operator_fault(f"{deployment.name}: not set in the environment: {names}")
-        landed, led = await self._fly(question, deployment, key, deadline, journey)
+        refused = self._refusals.get(deployment)
+        if refused is not None and alternate is not None:
+            return await self._ask(trip, alternate)
+        if fresh.only_if_cached or deployment.endpoint.missing:
+            if not fresh.no_cache and (answer := await self._remembered(place)):
+                return answer
+            raise _not_asked(deployment, fresh)
+        landed, led = await self._fly(trip, place, refused)
         if landed.record is None:
-            error = landed.error or _NOTHING
-            if alternate is not None and error.model_not_counted:
-                self._refusals.add(deployment)
-                return await self._ask(question, caller, alternate, deadline, journey)
-            raise from_upstream(error, caller_credential=own is not None)
-        source = "live" if led else "coalesced"
-        return Answer(landed.record, source, deployment, led and landed.stored)
+            error = landed.error or NOTHING
+            if error.model_not_counted and error is not refused:
+                self._refusals.add(deployment, error)
+                if alternate is not None:
+                    return await self._ask(trip, alternate)
+            raise from_upstream(error, caller_credential=place.own is not None)
+        source = "coalesced" if landed.source == "live" and not led else landed.source
+        return place.answer(landed.record, source, stored=led and landed.stored, tier=landed.tier)
 
-    def key(self, request: CountRequest, deployment: Deployment, scope: bytes) -> bytes:
-        """Compose the content key: everything that decides the number, and nothing else."""
-        endpoint = deployment.endpoint
-        parts = [
-            deployment.provider.encode(),
-            ADAPTERS[deployment.provider].WIRE_VERSION.to_bytes(4),
-            "\0".join(endpoint.scope).encode(),
-            endpoint.upstream_model.encode(),
-            request.version.encode(),
-            ",".join(request.betas).encode(),
-            "\0".join(f"{name}={value}" for name, value in request.identity).encode(),
-            request.query.encode(),
-            b"stated" if endpoint.count_from_too_long else b"",
-            scope,
-            request.body,
-        ]
-        return content_key(self._key_secret, parts)
+    async def _remembered(self, place: Place) -> Answer | None:
+        """Look into every tier and ask nobody."""
+        wanted = Wanted(place.key, place.max_age_s, place.lifetime.keep_s, bytes)
+        found = await self._tiers.find(wanted)
+        return None if found is None else place.answer(found.record, "cache", tier=found.tier)
 
-    def _scope(self, caller: Caller, own: bytes | None) -> bytes:
-        """Keep apart what callers must not share: never the caller, unless configured so."""
-        by_caller = caller.name.encode() if self._cache.scope == "caller" else b""
-        return b"%b\0%b" % (by_caller, own or b"")
+    def _stale(self, trip: Trip, deployment: Deployment) -> Answer | None:
+        """Find the last known count of a provider that fails, if the client takes one."""
+        if deployment.provider == ESTIMATE or not trip.question.freshness.takes_stale:
+            return None
+        place = self._keys.place(trip.question, trip.caller, deployment)
+        if (alternate := _alternate(place.deployment)) and self._refusals.get(place.deployment):
+            place = self._keys.place(trip.question, trip.caller, alternate)
+        record = self._known(place)
+        return None if record is None else place.answer(record, "stale", tier="local")
 
-    def _with_credential(
-        self, question: Question, deployment: Deployment
-    ) -> tuple[Deployment, bytes | None]:
-        """Ask as the caller where its own credential may be used, and say under which digest."""
-        own = question.own_credential
-        if own is None or deployment.provider != "anthropic":
-            return deployment, None
-        if not question.native and deployment.endpoint.credential is not None:
-            return deployment, None
-        endpoint = msgspec.structs.replace(
-            deployment.endpoint, credential=key_credential(own), missing=()
-        )
-        digest = hashlib.sha256(own.reveal().encode()).digest()
-        return msgspec.structs.replace(deployment, endpoint=endpoint), digest
+    def _known(self, place: Place) -> Record | None:
+        """Return the last known count; a flight has brought it here from the shared tiers."""
+        return self._tiers.get(place.key, place.lifetime.keep_s)
 
     async def _fly(
-        self,
-        question: Question,
-        deployment: Deployment,
-        key: bytes,
-        deadline: float,
-        journey: Journey,
+        self, trip: Trip, place: Place, refused: UpstreamError | None
     ) -> tuple[Landed, bool]:
+        if refused is not None and not trip.question.freshness.no_cache:
+            return Landed(error=refused), True
         # Only what is asked in the same way flies together: another entry has another credential
         # and another deadline, and its failure is its own; a question that must be asked anew
         # joins none that may be answered from a flight of before; one that must not be stored
         # does not lead those that expect the count to be remembered.
-        fresh = question.freshness
-        flight = (key, deployment.name, fresh.no_cache, fresh.no_store)
-        left_s = max(deadline - time.monotonic(), 0.001)
-        timeout_s = min(left_s, deployment.timeout_s)
+        fresh, deployment = trip.question.freshness, place.deployment
+        flight = (place.key, deployment.name, fresh.no_cache, fresh.no_store, fresh.max_age_s)
+        now = time.monotonic()
+        left_s = max(trip.deadline - now, 0.001)
+        ask = Ask(
+            request=trip.question.request,
+            deployment=deployment,
+            freshness=fresh,
+            lifetime=place.lifetime,
+            max_age_s=place.max_age_s,
+            key=place.key,
+            rekey=place.rekey,
+            timeout_s=min(left_s, deployment.timeout_s),
+        )
+        patience = Patience(
+            trip.stale_at - now,
+            lambda: fresh.takes_stale and self._known(place) is not None,
+        )
         try:
-            return await self._flights.join(
+            return await self._shared.join(
                 flight,
-                lambda: self._lead(question, deployment, key, timeout_s, journey),
+                lambda: self._flights.fly(ask, trip.journey),
                 left_s + LANDING_S,
+                patience,
             )
         except TimeoutError:
             raise timed_out("the provider did not answer in time") from None
         except CrowdedError:
             raise overloaded("too many counts are waiting for providers", 1) from None
-
-    async def _lead(
-        self,
-        question: Question,
-        deployment: Deployment,
-        key: bytes,
-        timeout_s: float,
-        journey: Journey,
-    ) -> Landed:
-        """Ask the provider, and remember its count before any waiter goes on."""
-        # 1 an ordinary flight asks; 2 a no-cache flight asks later, lands first and is stored;
-        # 3 the ordinary one lands: its count is the older one and must not take the place.
-        took_off = self._newest[key] = object()
-        landed = await self._leader.lead(question.request, deployment, timeout_s, journey)
-        if self._newest.get(key) is not took_off:
-            return landed
-        del self._newest[key]
-        if landed.record is None or question.freshness.no_store:
-            return landed
-        self._tier.put(key, landed.record, self._ttl_s(deployment.endpoint.upstream_model))
-        return msgspec.structs.replace(landed, stored=True)
 
     async def _estimate(self, question: Question, deployment: Deployment) -> Answer:
         """Count here, approximately; never stored, always marked."""
@@ -268,20 +222,19 @@ class TokenCounter:
             tokens = await asyncio.to_thread(self._estimator.estimate, body)
         else:
             tokens = self._estimator.estimate(body)
-        return Answer(Record(tokens, int(self._wall_clock())), ESTIMATE, deployment)
+        return Answer(Record(tokens, self._wall_clock_ns() // 10**9), ESTIMATE, deployment)
 
-    def _ttl_s(self, upstream_model: str) -> float:
-        """A name that moves from model to model is remembered for a short time only."""
-        moves = any(upstream_model.endswith(f"{mark}{name}") for mark in "-@" for name in MOVING)
-        return self._cache.alias_ttl_s if moves else self._cache.ttl_s
+    async def recount(self, question: Question, caller: Caller, deployment: Deployment) -> Record:
+        """Ask again what is remembered, and remember what comes. Raises ProxyError."""
+        fresh = msgspec.structs.replace(question.freshness, no_cache=True)
+        question = msgspec.structs.replace(question, freshness=fresh)
+        until = time.monotonic() + deployment.timeout_s
+        answer = await self._ask(Trip(question, caller, until, until, Journey()), deployment)
+        return answer.record
 
     async def close(self) -> None:
         """End what is still out."""
-        await self._flights.close()
-
-
-def _counter_of(deployment: Deployment) -> tuple[str, str]:
-    return deployment.endpoint.base_url, deployment.endpoint.upstream_model
+        await self._shared.close()
 
 
 def _alternate(deployment: Deployment) -> Deployment | None:
@@ -293,10 +246,18 @@ def _alternate(deployment: Deployment) -> Deployment | None:
     return msgspec.structs.replace(deployment, provider=alternate.provider, endpoint=endpoint)
 
 
+def _not_asked(deployment: Deployment, fresh: Freshness) -> ProxyError:
+    """Say why nobody was asked for what is not remembered."""
+    if fresh.only_if_cached:
+        message = "not in the cache, and only-if-cached was asked"
+        return ProxyError(504, "timeout_error", message)
+    names = ", ".join(deployment.endpoint.missing)
+    return operator_fault(f"{deployment.name}: not set in the environment: {names}")
+
+
 def _another_may_answer(error: ProxyError) -> bool:
     """Say whether the provider failed, rather than the caller's request."""
     return error.status == HTTPStatus.TOO_MANY_REQUESTS or error.status >= _SERVER_ERRORS
 
 
 _SERVER_ERRORS = HTTPStatus.INTERNAL_SERVER_ERROR
-_NOTHING = UpstreamError(502, "api_error", "the provider gave no answer", "no answer")

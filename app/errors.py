@@ -20,6 +20,7 @@ from adapters.base import UpstreamError
 from app.ids import new_request_id
 from app.log import describe, logger
 
+TOO_MANY, SERVER_ERRORS = 429, 500
 MAX_RETRY_AFTER_S = 3600
 LONG_WAIT_S = 30
 OPERATOR_FAULT = "upstream provider rejected the proxy's request"
@@ -29,7 +30,8 @@ class ProxyError(Exception):
     """A failure with the answer that it becomes.
 
     ``reason`` is our own wording, for logs. ``operator_detail`` names what the operator must mend
-    (a variable, never its value): it goes to the log, and to callers on loopback.
+    (a variable, never its value): it goes to the log, and to callers on loopback. ``is_outage``:
+    the provider failed rather than the request, so that its last known count may stand in.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class ProxyError(Exception):
         details: bytes = b"",
         operator_detail: str = "",
         reason: str = "",
+        is_outage: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -52,6 +55,7 @@ class ProxyError(Exception):
         self.details = details
         self.operator_detail = operator_detail
         self.reason = reason or operator_detail
+        self.is_outage = is_outage
         self.headers = dict(headers or {})
         if retry_after_s is not None:
             self.headers["retry-after"] = str(math.ceil(retry_after_s))
@@ -102,8 +106,8 @@ def operator_fault(detail: str) -> ProxyError:
 
 
 def timed_out(message: str) -> ProxyError:
-    """The count's deadline has passed."""
-    return ProxyError(504, "timeout_error", message)
+    """The provider has not answered within the count's deadline."""
+    return ProxyError(504, "timeout_error", message, is_outage=True)
 
 
 def overloaded(message: str, retry_after_s: float) -> ProxyError:
@@ -137,6 +141,7 @@ def from_upstream(error: UpstreamError, *, caller_credential: bool) -> ProxyErro
         headers=headers,
         details=error.details,
         reason=error.reason,
+        is_outage=error.status == TOO_MANY or error.status >= SERVER_ERRORS,
     )
 
 

@@ -52,6 +52,7 @@ def create_app(config_path: str | None = None) -> Server:
     @app.before_server_start
     async def open_worker(app: Sanic[Any, Any]) -> None:
         app.ctx.worker = Worker(settings, getattr(app.shared_ctx, "metrics", None))
+        await app.ctx.worker.open()
 
     @app.after_server_stop
     async def close_worker(app: Sanic[Any, Any]) -> None:

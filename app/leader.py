@@ -1,7 +1,7 @@
 """The leader of a flight: asks the provider once, and turns whatever happens into a value.
 
-adapter.request ─ sign ─ upstream.send ─ adapter.count ──► Landed(record)
-     └── anything that goes wrong on the way ────────────► Landed(error)
+adapter.request ─ sign ─ upstream.send ─ adapter.count ──► Outcome(counted)
+     └── anything that goes wrong on the way ────────────► Outcome(error)
 """
 
 import asyncio
@@ -29,7 +29,6 @@ from adapters.base import (
 from adapters.registry import ADAPTERS
 from app.log import describe, logger
 from app.upstream import UnusableReplyError, Upstream, UpstreamReply, UpstreamUnreachableError
-from cache.record import Record
 
 _CREDENTIAL_HEADERS = frozenset({"x-api-key", "authorization", "x-goog-api-key"})
 
@@ -42,12 +41,13 @@ class Journey(Struct):
     upstream_ms: float = 0.0
 
 
-class Landed(Struct, frozen=True):
-    """How one flight ended: a record, or the error that each waiter raises for itself."""
+class Outcome(Struct, frozen=True):
+    """What asking brought: the provider's count and when it came, or an error."""
 
-    record: Record | None = None
+    counted: Count | None = None
     error: UpstreamError | None = None
-    stored: bool = False
+    counted_at_s: int = 0
+    dropped: bytes = b""
 
 
 class Signer(Protocol):
@@ -70,26 +70,26 @@ class Leader:
 
     async def lead(
         self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
-    ) -> Landed:
+    ) -> Outcome:
         """Ask once, within ``timeout_s`` in all. Raises nothing."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._ask(count, deployment, timeout_s, journey)
         except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
-            return Landed(error=_failure(error))
+            return Outcome(error=_failure(error))
         finally:
             journey.upstream_ms += (time.perf_counter() - started) * 1000
 
     async def _ask(
         self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
-    ) -> Landed:
+    ) -> Outcome:
         adapter, endpoint = ADAPTERS[deployment.provider], deployment.endpoint
         request = adapter.request(count, endpoint)
         for renewed in (False, True):
             sent, reply = await self._send(request, endpoint, timeout_s, journey)
             if reply.status == HTTPStatus.OK:
-                return self._landed(adapter.count(reply.body), request)
+                return self._outcome(adapter.count(reply.body), request)
             if not 400 <= reply.status <= 599:  # noqa: PLR2004 -- the two classes of errors
                 raise MalformedUpstreamError(f"status {reply.status}")
             error = adapter.error(reply.status, reply.headers, reply.body)
@@ -97,12 +97,12 @@ class Leader:
             if renewed or not expired or not self._renewed(endpoint):
                 break
         if error.stated_count and endpoint.count_from_too_long:
-            return self._landed(Count(error.stated_count), request)
-        return Landed(error=_without_credentials(error, sent))
+            return self._outcome(Count(error.stated_count), request)
+        return Outcome(error=_without_credentials(error, sent))
 
-    def _landed(self, count: Count, request: UpstreamRequest) -> Landed:
+    def _outcome(self, count: Count, request: UpstreamRequest) -> Outcome:
         dropped = ",".join(request.dropped).encode()
-        return Landed(Record(count.input_tokens, int(self._wall_clock()), count.extra, dropped))
+        return Outcome(count, counted_at_s=int(self._wall_clock()), dropped=dropped)
 
     async def _send(
         self, request: UpstreamRequest, endpoint: Endpoint, timeout_s: float, journey: Journey

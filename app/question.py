@@ -9,7 +9,8 @@ from msgspec import Meta, Struct
 
 from adapters.base import CountRequest, Secret
 from app.errors import ProxyError, invalid_request, not_found
-from app.telemetry.end_user import end_user
+from app.freshness import Freshness, freshness
+from app.telemetry.end_user import end_user_of_body, end_user_of_headers
 from cache.key import NOT_COUNTED, canonical
 from cache.strict_json import InvalidJSONError, compact, members
 
@@ -24,14 +25,6 @@ _QUERY = re.compile(r"[\x21-\x7e]{0,1024}")
 MAX_BETAS = 64
 
 
-class Freshness(Struct, frozen=True):
-    """The client's ``cache-control``: how old an answer may be, and whether to remember it."""
-
-    no_cache: bool = False
-    no_store: bool = False
-    only_if_cached: bool = False
-
-
 class Question(Struct, frozen=True):
     """One request to count, whoever will answer it."""
 
@@ -39,6 +32,8 @@ class Question(Struct, frozen=True):
     request: CountRequest
     freshness: Freshness
     end_user: str
+    """Named by a header, else by the body."""
+    body_end_user: str = ""
     own_credential: Secret | None = None
     """The caller's own upstream credential, where it may be used."""
     native: bool = False
@@ -109,6 +104,7 @@ def _decode(
     except InvalidJSONError as error:
         raise invalid_request(f"the request body is not valid JSON: {error}") from None
     shape = _judge(compacted)
+    named = end_user_of_body(found)
     return Question(
         model=shape.model,
         request=CountRequest(
@@ -119,7 +115,8 @@ def _decode(
             query=query,
         ),
         freshness=freshness(headers.get("cache-control")),
-        end_user=end_user(headers, found, mapped_headers),
+        end_user=end_user_of_headers(headers, mapped_headers) or named,
+        body_end_user=named,
     )
 
 
@@ -175,7 +172,7 @@ def _version(headers: Mapping[str, str]) -> str:
 
 
 def _betas(headers: Mapping[str, str]) -> tuple[str, ...]:
-    given = _all(headers, "anthropic-beta")
+    given = all_of(headers, "anthropic-beta")
     betas = sorted({beta.strip() for line in given for beta in line.split(",") if beta.strip()})
     if len(betas) > MAX_BETAS:
         raise invalid_request(f"anthropic-beta: more than {MAX_BETAS} values")
@@ -185,7 +182,7 @@ def _betas(headers: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(betas)
 
 
-def _all(headers: Mapping[str, str], name: str) -> list[str]:
+def all_of(headers: Mapping[str, str], name: str) -> list[str]:
     """Return every line of a header that may stand on several."""
     getall = getattr(headers, "getall", None)
     return list(getall(name, ())) if getall else [headers[name]] if name in headers else []
@@ -200,21 +197,6 @@ def _identity(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
                 raise invalid_request(f"{name}: must hold visible ASCII characters only")
             found.append((name, value))
     return tuple(found)
-
-
-def freshness(cache_control: str | None) -> Freshness:
-    """Read the three directives of RFC 9111 that a count can obey; others are no error."""
-    if not cache_control:
-        return _ANY
-    given = {directive.strip().lower() for directive in cache_control.split(",")}
-    return Freshness(
-        no_cache="no-cache" in given,
-        no_store="no-store" in given,
-        only_if_cached="only-if-cached" in given,
-    )
-
-
-_ANY = Freshness()
 
 
 def refuse_unknown(model: str) -> ProxyError:

@@ -11,14 +11,16 @@ from sanic.request import Request
 from sanic.response import HTTPResponse
 
 from app.auth import Caller, upstream_credential
-from app.counter import Answer
 from app.errors import ProxyError, from_framework, not_found
 from app.ids import new_request_id
+from app.keys import Answer
 from app.leader import Journey
 from app.log import warn_operator
 from app.question import Question, decode, decode_native
+from app.repeats import Repeat
 from app.routing import Route
 from app.telemetry import CountEvent, plain_text
+from app.telemetry.end_user import end_user_of_headers
 from app.telemetry.metrics import ERROR_TYPES
 from app.workers import Worker
 
@@ -64,7 +66,8 @@ class _Count:
         self._route_name = route
         self._request_id = new_request_id()
         self._caller: Caller | None = None
-        self._question: Question | None = None
+        self._model = ""
+        self._end_user = ""
         self._route: Route | None = None
         self._journey = Journey()
 
@@ -83,24 +86,49 @@ class _Count:
         return self._answer(answer)
 
     async def _count(self) -> Answer:
+        request, worker = self._request, self._worker
+        self._caller = caller = worker.authenticator.caller(request.headers)
+        query = request.query_string if self._native else None
+        digest = worker.repeats.digest(request.headers, request.body, query, caller)
+        if digest is not None and (found := worker.repeats.find(digest, caller)):
+            return self._repeat(*found)
+        question = self._read()
+        self._model, self._end_user = question.model, question.end_user
+        self._route = route = worker.counter.route(question, caller)
+        answer = await worker.counter.count(question, caller, route, self._journey)
+        if digest is not None:
+            worker.repeats.learn(digest, question, route, answer)
+        self._watch(answer)
+        return answer
+
+    def _repeat(self, repeat: Repeat, answer: Answer) -> Answer:
+        """Answer bytes that were read before. No await, no decode."""
+        headers = self._request.headers
+        named = end_user_of_headers(headers, self._worker.settings.end_user_headers)
+        self._model, self._end_user = repeat.model, named or repeat.body_end_user
+        self._route = repeat.route
+        self._watch(answer)
+        return answer
+
+    def _watch(self, answer: Answer) -> None:
+        sentinel, caller = self._worker.sentinel, self._caller
+        if caller is not None and sentinel.wants(answer, time.monotonic()):
+            sentinel.recount(self._read, caller, answer)
+
+    def _read(self) -> Question:
+        """Decode the request. Raises ProxyError."""
         headers: Mapping[str, str] = self._request.headers
-        self._caller = caller = self._worker.authenticator.caller(headers)
         settings = self._worker.settings
         own = upstream_credential(headers, has_keys=bool(settings.keys))
-        if self._native:
-            question = decode_native(
-                headers,
-                self._request.body,
-                self._request.query_string,
-                settings.end_user_headers,
-                own if settings.pass_through.caller_key else None,
-            )
-        else:
-            question = decode(headers, self._request.body, settings.end_user_headers, own)
-        self._question = question
-        counter = self._worker.counter
-        self._route = route = counter.route(question, caller)
-        return await counter.count(question, caller, route, self._journey)
+        if not self._native:
+            return decode(headers, self._request.body, settings.end_user_headers, own)
+        return decode_native(
+            headers,
+            self._request.body,
+            self._request.query_string,
+            settings.end_user_headers,
+            own if settings.pass_through.caller_key else None,
+        )
 
     def _answer(self, answer: Answer) -> HTTPResponse:
         record = answer.record
@@ -133,7 +161,7 @@ class _Count:
         return value if value.isascii() and value.isprintable() and len(value) <= MAX_ECHO else ""
 
     def _tell(self, status: int, *, error: ProxyError | None, answer: Answer | None) -> None:
-        request, question, journey = self._request, self._question, self._journey
+        request, journey = self._request, self._journey
         deployment = answer.deployment if answer else journey.deployment
         self._worker.telemetry.emit(
             CountEvent(
@@ -143,13 +171,14 @@ class _Count:
                 duration_ms=(time.perf_counter() - self._started) * 1000,
                 route=self._route_name,
                 source=answer.source if answer else "",
+                tier=answer.tier if answer else "",
                 error_type=_error_type(error) if answer is None else "",
                 reason=error.reason if error else "",
                 input_tokens=answer.record.input_tokens if answer else 0,
                 caller=self._caller.name if self._caller else "",
-                end_user=question.end_user if question else "",
+                end_user=self._end_user,
                 alias=self._route.alias if self._route else "",
-                model=question.model if question else "",
+                model=self._model,
                 provider=deployment.provider if deployment else "",
                 upstream_model=deployment.endpoint.upstream_model if deployment else "",
                 deployment=deployment.name if deployment else "",
@@ -179,6 +208,8 @@ def cache_status(answer: Answer) -> str:
             return "tallygate; hit"
         case "coalesced":
             return "tallygate; fwd=miss; collapsed"
+        case "stale":
+            return "tallygate; fwd=stale"
         case "estimate":
             return "tallygate; fwd=bypass"
         case _:

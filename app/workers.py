@@ -21,15 +21,19 @@ from adapters.registry import ESTIMATE
 from app.auth import Authenticator
 from app.config import Settings
 from app.counter import TokenCounter
+from app.keys import Keys
 from app.leader import Leader
 from app.log import logger
+from app.memory import max_repeats, open_tiers
+from app.repeats import Repeats
 from app.routing import Router
+from app.sentinel import Sentinel
 from app.telemetry import Sink, Telemetry
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
 from app.upstream import Upstream, ca_bundle
-from cache.local import LocalTier
 
+WALL_CLOCK = time.time  # noqa: TID251 -- the injected clock itself
 STARTING_S = 1.0
 BEYOND_DRAIN_S = 2.0
 MAX_WORKERS = 64
@@ -141,21 +145,32 @@ class Worker:
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
         self.upstream = Upstream()
-        wall_clock = time.time  # noqa: TID251 -- the injected clock itself
         self.credentials = Credentials()
+        self.tiers = open_tiers(settings, self.metrics.cache, WALL_CLOCK)
         self.counter = TokenCounter(
             router=self.router,
             cache=settings.cache,
-            key_secret=settings.secret("cache-key"),
-            tier=LocalTier(settings.cache.local.max_entries, settings.cache.local.max_bytes),
-            leader=Leader(self.upstream, self.credentials, wall_clock),
+            keys=Keys(settings.secret("cache-key"), settings.cache, self.tiers.generations),
+            tiers=self.tiers,
+            leader=Leader(self.upstream, self.credentials, WALL_CLOCK),
             estimator=Estimator(),
-            wall_clock=wall_clock,
+            wall_clock_ns=time.time_ns,
+        )
+        by_caller = settings.cache.scope == "caller"
+        self.repeats = Repeats(self.tiers, max_repeats(settings), by_caller=by_caller)
+        self.sentinel = Sentinel(
+            settings.cache.sentinel, self.counter, self.tiers, self.metrics.recount, WALL_CLOCK
         )
 
+    async def open(self) -> None:
+        """Begin to listen to what other workers and machines say."""
+        self.tiers.open()
+
     async def close(self) -> None:
-        """End flights before the client they fly on, and write what telemetry still holds."""
+        """End flights before the client they fly on, and write what is still to be written."""
+        await self.sentinel.close()
         await self.counter.close()
+        await self.tiers.close()
         await self.credentials.close()
         await self.upstream.close()
         self.telemetry.close()

@@ -7,7 +7,7 @@ and the failure in which it ended.
 
 import hashlib
 
-from cache.record import MAGIC, ORDER
+from cache.record import COUNTED, MAGIC, ORDER
 
 # `redis.pcall` shows another type's error as a table. Foreign types under our names are removed;
 # any other error is raised by asking once more.
@@ -43,19 +43,24 @@ class Script:
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-# ARGV: token, lease in ms, "1" for one that waits already.  Reply: tag, payload, bad.
+# ARGV: token, lease in ms, "1" for one that waits already, and since when a count must have been
+# made, in the bytes of a record.  Reply: tag, payload, bad; an older record goes along as payload.
 ENTER = Script(
     _PRELUDE,
-    """
+    _GREATER,
+    f"""
 local record = read('GET', KEYS[1])
-if record then return {'found', record, bad} end
+local counted = record and string.sub(record, {COUNTED.start + 1}, {COUNTED.stop})
+if record and not greater(ARGV[4], counted) then return {{'found', record, bad}} end
+""",
+    """
 local lease = read('GET', KEYS[2])
 if lease and lease ~= 'L' .. ARGV[1] then
-  if string.sub(lease, 1, 1) == 'L' then return {'held', '', bad} end
+  if string.sub(lease, 1, 1) == 'L' then return {'held', record or '', bad} end
   if ARGV[3] == '1' then return {'failed', string.sub(lease, 2), bad} end
 end
 redis.call('SET', KEYS[2], 'L' .. ARGV[1], 'PX', ARGV[2])
-return {'led', '', bad}
+return {'led', record or '', bad}
 """,
 )
 

@@ -26,6 +26,7 @@ from cache._cluster_upkeep import BATCH, read, read_generations, read_stats, sca
 from cache.breaker import Breaker
 from cache.cluster_url import check_namespace, parse
 from cache.failure import LASTS_S, Failure
+from cache.record import since
 
 LEASE_MS = 3_000
 """A leader that dies is replaced after this time; one that lives renews each second."""
@@ -49,9 +50,14 @@ class Failed(Struct, frozen=True):
 class Led(Struct, frozen=True):
     """The lease is this caller's own."""
 
+    stale: bytes | None = None
+    """The value that is too old, for the time that the provider cannot be asked."""
+
 
 class Held(Struct, frozen=True):
     """Somebody else is asking the provider."""
+
+    stale: bytes | None = None
 
 
 class Away(Struct, frozen=True):
@@ -59,7 +65,7 @@ class Away(Struct, frozen=True):
 
 
 Entered = Found | Failed | Led | Held | Away
-LED, HELD, AWAY = Led(), Held(), Away()
+AWAY = Away()
 
 
 class ClusterCache:
@@ -91,8 +97,10 @@ class ClusterCache:
         """Return what stands under the key, or None."""
         return await self._link.ask(lambda: read(self._link, self._record(key)))
 
-    async def enter(self, key: bytes, token: bytes, waited: bool) -> Entered:  # noqa: FBT001
-        """Find the record or take the lease, in one round trip.
+    async def enter(
+        self, key: bytes, token: bytes, fresh_from_s: float, *, waited: bool
+    ) -> Entered:
+        """Find a record counted since ``fresh_from_s`` or take the lease, in one round trip.
 
         ``waited`` says that this caller has met another's lease before: it shares that flight's
         failure, where a newcomer takes the lease over. A token that asks again keeps its lease.
@@ -100,7 +108,9 @@ class ClusterCache:
         names = [self._record(key), self._lease(key)]
 
         async def work() -> tuple[bytes, bytes, int]:
-            reply = await self._link.run(ENTER, names, token, self._lease_ms, "1" if waited else "")
+            waits = "1" if waited else ""
+            args = (token, self._lease_ms, waits, since(fresh_from_s))
+            reply = await self._link.run(ENTER, names, *args)
             return _three(reply)
 
         reply = await self._link.ask(work)
@@ -111,11 +121,11 @@ class ClusterCache:
         if tag == b"found":
             return Found(payload)
         if tag != b"failed":
-            return LED if tag == b"led" else HELD
+            return Led(payload or None) if tag == b"led" else Held(payload or None)
         failure = _read_failure(payload)
         if failure is None:  # nobody of ours wrote it: it stands for nothing
             self.counters.bad += 1
-            return await self.enter(key, token, waited=False)
+            return await self.enter(key, token, fresh_from_s, waited=False)
         return Failed(failure)
 
     async def renew(self, key: bytes, token: bytes) -> bool:

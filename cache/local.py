@@ -8,19 +8,23 @@ from msgspec import Struct
 
 from cache.record import Record
 
-# What an entry takes beside its own bytes: the key, the record, two integers, the map's slot.
-ENTRY_OVERHEAD_BYTES = 420
+# What an entry takes beside its own bytes: the key, the record, its integers, the map's slot.
+ENTRY_OVERHEAD_BYTES = 560
 
 
 class _Entry(Struct):
     record: Record
-    expires_s: float
+    born_s: float
+    """When the provider answered, on this process's monotonic clock."""
 
 
 class LocalTier:
-    """Least recently used entries leave first; time is monotonic, so a clock step expires nothing.
+    """Least recently used entries leave first; ages are monotonic, so a clock step ends nothing.
 
-    Never holds more than ``max_entries`` entries or ``max_bytes`` bytes, overhead included.
+    * Never holds more than ``max_entries`` entries or ``max_bytes`` bytes, overhead included.
+    * How old a count may be is the reader's question: what is too old for one is another's stale
+      answer, and stays until it is replaced or makes room.
+    * Of two records under one key the one whose question took off later stays.
     """
 
     def __init__(
@@ -32,27 +36,28 @@ class LocalTier:
         self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
         self.size_bytes = 0
 
-    def get(self, key: bytes) -> Record | None:
-        """Return the record while it is fresh. No await, no decode."""
+    def get(self, key: bytes, max_age_s: float) -> Record | None:
+        """Return the record if it is younger than ``max_age_s``. No await, no decode."""
         entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if entry.expires_s <= self._clock():
-            self._remove(key)
+        if entry is None or self._clock() - entry.born_s >= max_age_s:
             return None
         self._entries.move_to_end(key)
         return entry.record
 
-    def put(self, key: bytes, record: Record, ttl_s: float) -> None:
-        """Remember the record for ``ttl_s`` seconds, in place of what stood under the key."""
-        if key in self._entries:
+    def put(self, key: bytes, record: Record, age_s: float = 0.0) -> bool:
+        """Remember a record that is ``age_s`` old; False where a newer one stands already."""
+        # 1 an ordinary flight asks; 2 a no-cache flight asks later, lands first and is stored;
+        # 3 the ordinary one lands: its count is the older one and must not take the place.
+        before = self._entries.get(key)
+        if before is not None:
+            if before.record.asked_at_ns > record.asked_at_ns:
+                return False
             self._remove(key)
-        if ttl_s <= 0:
-            return
-        self._entries[key] = _Entry(record, self._clock() + ttl_s)
+        self._entries[key] = _Entry(record, self._clock() - age_s)
         self.size_bytes += _size_bytes(record)
         while len(self._entries) > self._max_entries or self.size_bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))
+        return key in self._entries
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -65,4 +70,6 @@ class LocalTier:
 
 
 def _size_bytes(record: Record) -> int:
-    return ENTRY_OVERHEAD_BYTES + len(record.extra) + len(record.dropped)
+    return (
+        ENTRY_OVERHEAD_BYTES + len(record.extra) + len(record.dropped) + len(record.upstream_model)
+    )

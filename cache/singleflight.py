@@ -11,11 +11,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from msgspec import Struct
+
 Landing = TypeVar("Landing")
 
 
 class CrowdedError(Exception):
     """As many callers wait for one flight, or as many flights are out, as the bounds allow."""
+
+
+class Patience(Struct, frozen=True):
+    """When a caller asks itself whether to wait on, since it has something else to answer with."""
+
+    seconds: float
+    is_over: Callable[[], bool]
 
 
 class SingleFlight(Generic[Landing]):
@@ -33,12 +42,16 @@ class SingleFlight(Generic[Landing]):
         self._waiters = 0
 
     async def join(
-        self, key: Hashable, lead: Callable[[], Awaitable[Landing]], wait_s: float
+        self,
+        key: Hashable,
+        lead: Callable[[], Awaitable[Landing]],
+        wait_s: float,
+        patience: Patience | None = None,
     ) -> tuple[Landing, bool]:
         """Return the landing, and whether this caller led.
 
-        Raises TimeoutError after ``wait_s`` seconds, CrowdedError at the bounds, and whatever
-        ``lead`` raised that it should have returned.
+        Raises TimeoutError after ``wait_s`` seconds, or earlier where the caller's patience ends;
+        CrowdedError at the bounds, and whatever ``lead`` raised that it should have returned.
         """
         if self._waiters >= self._max_waiters:
             raise CrowdedError
@@ -48,6 +61,12 @@ class SingleFlight(Generic[Landing]):
             task = self._take_off(key, lead)
         self._waiters += 1
         try:
+            if patience is not None and patience.seconds < wait_s:
+                early_s = max(patience.seconds, 0.0)
+                done, _ = await asyncio.wait((task,), timeout=early_s)
+                if not done and patience.is_over():
+                    raise TimeoutError
+                wait_s -= early_s
             async with asyncio.timeout(wait_s):
                 return await asyncio.shield(task), leads
         finally:

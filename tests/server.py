@@ -82,6 +82,12 @@ class Tallygate:
         url = f"{self.url}/v1/messages/count_tokens"
         return httpx.post(url, headers=sent, timeout=30, verify=False, **content)
 
+    def metrics(self) -> dict[str, float]:
+        """Read every series of ``/metrics``."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {name: float(value) for name, value in pairs}
+
     def stop(self) -> int:
         """End the server as an operator does, and return its exit code."""
         if self._process.poll() is None:

@@ -10,18 +10,20 @@ from app.telemetry.event import plain_text
 HEADERS = ("x-tallygate-end-user", "x-litellm-customer-id", "x-litellm-end-user-id")
 
 
-def end_user(
-    headers: Mapping[str, str],
-    members: Mapping[str, msgspec.Raw],
-    mapped_headers: tuple[str, ...] = (),
-) -> str:
+def end_user_of_headers(headers: Mapping[str, str], mapped_headers: tuple[str, ...] = ()) -> str:
     """Return the end user's id, at most MAX_TEXT characters, or an empty string.
 
-    ``mapped_headers`` are those of ``general_settings.user_header_mappings``.
+    ``mapped_headers`` are those of ``general_settings.user_header_mappings``. A header comes before
+    what the body says.
     """
     for header in (*HEADERS, *mapped_headers):
         if value := headers.get(header):
             return plain_text(value)
+    return ""
+
+
+def end_user_of_body(members: Mapping[str, msgspec.Raw]) -> str:
+    """Return the end user's id that the body names, likewise."""
     for found in (
         _text(members.get("user")),
         _inner(members.get("litellm_metadata"), "user"),

@@ -20,6 +20,8 @@ class CountEvent(Struct, frozen=True, omit_defaults=True):
     """``messages`` or ``pass_through``."""
     source: str = ""
     """live, cache, coalesced, stale or estimate; empty when there is no number."""
+    tier: str = ""
+    """Which tier held the count: local, host or cluster."""
     error_type: str = ""
     reason: str = ""
     """Why, in our own words; a provider's text may quote a prompt and is not kept."""

@@ -27,6 +27,12 @@ ERROR_TYPES = (
 )
 BUCKETS_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1e3, 2.5e3, 5e3, 1e4, 3e4)
 BUCKETS_S = tuple(limit / 1000 for limit in BUCKETS_MS)
+TIERS = {
+    "local": ("hit", "drift"),
+    "host": ("hit", "miss", "expired", "bad", "error", "dropped"),
+    "cluster": ("hit", "miss", "expired", "bad", "error", "dropped"),
+}
+RECOUNTS = ("same", "drift", "failed")
 OTHER = "other"
 
 Row = MutableSequence[float]
@@ -44,6 +50,9 @@ class Layout:
         self._add("tallygate_counts_total", model=self.aliases, source=SOURCES)
         self._add("tallygate_errors_total", type=(*ERROR_TYPES, OTHER))
         self._add("tallygate_upstream_calls_total", provider=self.providers)
+        for tier, results in TIERS.items():
+            self._add("tallygate_cache_total", tier=(tier,), result=results)
+        self._add("tallygate_recounts_total", result=RECOUNTS)
         outcomes = (*SOURCES, "error")
         limits = tuple(f"{limit:g}" for limit in BUCKETS_S)
         self._add("tallygate_request_seconds_bucket", source=outcomes, le=(*limits, "+Inf"))
@@ -70,7 +79,7 @@ class Metrics:
         self._array = array
         self._rows = rows
         self._base = layout.width * row
-        self._memo: dict[tuple[str, int, str, str], tuple[int, ...]] = {}
+        self._memo: dict[tuple[str, int, str, str, str], tuple[int, ...]] = {}
         self._buckets = {
             outcome: layout.slot("tallygate_request_seconds_bucket", source=outcome, le="0.0001")
             for outcome in (*SOURCES, "error")
@@ -78,7 +87,7 @@ class Metrics:
 
     def emit(self, event: CountEvent) -> None:
         """Add one event."""
-        key = (event.alias, event.status, event.source, event.error_type)
+        key = (event.alias, event.status, event.source, event.tier, event.error_type)
         slots = self._memo.get(key)
         if slots is None:
             slots = self._memo[key] = self._slots(event)
@@ -95,6 +104,17 @@ class Metrics:
             calls = self._layout.slot("tallygate_upstream_calls_total", provider=provider)
             array[base + calls] += event.upstream_calls
 
+    def cache(self, tier: str, result: str) -> None:
+        """Add what became of one look-up or write; a pair that is not in TIERS is not told."""
+        if result in TIERS[tier]:
+            slot = self._layout.slot("tallygate_cache_total", tier=tier, result=result)
+            self._array[self._base + slot] += 1
+
+    def recount(self, result: str) -> None:
+        """Add one of RECOUNTS."""
+        slot = self._layout.slot("tallygate_recounts_total", result=result)
+        self._array[self._base + slot] += 1
+
     def close(self) -> None:
         """Keep the row: the sum must not fall when a worker ends."""
 
@@ -105,6 +125,8 @@ class Metrics:
         slots = [layout.slot("tallygate_requests_total", model=alias, status=status)]
         if event.source:
             slots.append(layout.slot("tallygate_counts_total", model=alias, source=event.source))
+        if event.tier == "local" and event.source == "cache":
+            slots.append(layout.slot("tallygate_cache_total", tier="local", result="hit"))
         if event.error_type:
             type_ = event.error_type if event.error_type in ERROR_TYPES else OTHER
             slots.append(layout.slot("tallygate_errors_total", type=type_))
@@ -136,6 +158,8 @@ _HELP = {
     "tallygate_counts_total": ("counter", "Counts answered, by model and where each came from."),
     "tallygate_errors_total": ("counter", "Requests refused, by Anthropic's error type."),
     "tallygate_upstream_calls_total": ("counter", "Requests sent to providers."),
+    "tallygate_cache_total": ("counter", "Look-ups and writes of each tier, by what came of them."),
+    "tallygate_recounts_total": ("counter", "Remembered counts asked again to find drift."),
     "tallygate_request_seconds_bucket": ("histogram", "Time to answer, in seconds."),
 }
 

@@ -24,7 +24,6 @@ from tests.e2e.exchange import (
     question,
     refused,
     request,
-    waits_for,
 )
 from tests.e2e.launch import Launch
 from tests.server import KEY, Tallygate
@@ -119,7 +118,6 @@ def test_row_03_provenance_of_estimate(client: httpx.Client, provider: Simulated
     assert provider.calls == 0
 
 
-@waits_for("stale answers while a provider fails")
 def test_row_03_provenance_of_stale(client: httpx.Client, provider: SimulatedProvider) -> None:
     """A remembered count that has expired is served, marked, while the provider fails."""
     body = question("short-lived")

@@ -27,7 +27,6 @@ from tests.e2e.exchange import (
     refused,
     request,
     until,
-    waits_for,
 )
 from tests.server import KEY, Tallygate
 
@@ -106,7 +105,6 @@ def test_row_83_a_hundred_at_once(server: Tallygate, provider: SimulatedProvider
     assert provider.calls == 1
 
 
-@waits_for("a tier that the workers of a machine share")
 def test_row_83_at_once_in_two_workers(two_workers: Tallygate, provider: SimulatedProvider) -> None:
     """Two workers that are asked the same at once make one call."""
     provider.behave(delay_s=1)
@@ -146,7 +144,6 @@ def test_row_84_same_question_in_other_words(
     assert provider.calls == 1
 
 
-@waits_for("a tier that the workers of a machine share")
 def test_row_84_asked_again_of_another_worker(
     two_workers: Tallygate, provider: SimulatedProvider
 ) -> None:

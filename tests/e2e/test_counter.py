@@ -10,8 +10,9 @@ import pytest
 
 from app.auth import Caller
 from app.config import load
-from app.counter import Answer, TokenCounter
+from app.counter import TokenCounter
 from app.errors import ProxyError
+from app.keys import Answer
 from app.leader import Journey
 from app.question import Question, decode, decode_native
 from app.workers import Worker
@@ -42,12 +43,14 @@ model_list:
       {{model: anthropic/claude-x, api_key: sk-ant-invalid, api_base: "{provider.url}"}}
   - model_name: claude-y
     litellm_params: {{model: anthropic/claude-y, api_key: k, api_base: "{provider.url}"}}
+cache: {{host: {{path: "{folder}/counts.sqlite3"}}}}
 telemetry: {{jsonl: {{enabled: false}}}}
 """
     )
 
     async def run() -> None:
         worker = Worker(load(str(path), {}), None)
+        await worker.open()
         try:
             await test(worker.counter)
         finally:

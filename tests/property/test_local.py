@@ -1,4 +1,4 @@
-"""The local tier against a plain model of it: bounds, recency, expiry."""
+"""The local tier against a plain model of it: bounds, recency, ages, the newest count."""
 
 from collections import OrderedDict
 
@@ -21,25 +21,34 @@ class LocalTierMachine(RuleBasedStateMachine):
         self.tier = LocalTier(MAX_ENTRIES, MAX_BYTES, clock=lambda: self.now)
         self.model: OrderedDict[bytes, tuple[Record, float]] = OrderedDict()
 
-    @rule(key=keys, tokens=st.integers(1, 99), extra=st.integers(0, 3), ttl_s=st.integers(-1, 9))
-    def put(self, key: bytes, tokens: int, extra: int, ttl_s: int) -> None:
-        record = Record(tokens, 0, b"x" * (extra * ENTRY_OVERHEAD_BYTES))
-        self.tier.put(key, record, ttl_s)
+    @rule(
+        key=keys,
+        tokens=st.integers(1, 99),
+        extra=st.integers(0, 3),
+        age_s=st.integers(0, 9),
+        asked=st.integers(0, 5),
+    )
+    def put(self, key: bytes, tokens: int, extra: int, age_s: int, asked: int) -> None:
+        record = Record(tokens, 0, b"x" * (extra * ENTRY_OVERHEAD_BYTES), asked_at_ns=asked)
+        stored = self.tier.put(key, record, age_s)
+        before = self.model.get(key)
+        if before is not None and before[0].asked_at_ns > asked:
+            assert not stored
+            return
         self.model.pop(key, None)
-        if ttl_s > 0:
-            self.model[key] = (record, self.now + ttl_s)
+        self.model[key] = (record, self.now - age_s)
         while len(self.model) > MAX_ENTRIES or self.size() > MAX_BYTES:
             self.model.popitem(last=False)
+        assert stored == (key in self.model)
 
-    @rule(key=keys)
-    def get(self, key: bytes) -> None:
-        record, expires = self.model.get(key, (None, 0.0))
-        if record is not None and expires <= self.now:
-            del self.model[key]
+    @rule(key=keys, max_age_s=st.integers(0, 9))
+    def get(self, key: bytes, max_age_s: int) -> None:
+        record, born = self.model.get(key, (None, 0.0))
+        if record is not None and self.now - born >= max_age_s:
             record = None
         elif record is not None:
             self.model.move_to_end(key)
-        assert self.tier.get(key) == record
+        assert self.tier.get(key, max_age_s) == record
 
     @rule(seconds=st.integers(0, 5))
     def wait(self, seconds: int) -> None:

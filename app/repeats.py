@@ -1,0 +1,107 @@
+"""The exact-bytes memo: a body that was read before is not read again.
+
+A repeat costs a digest and two look-ups, no decoding. What the digest covers decides what is
+asked; who asks, and whether they may, is judged anew each time.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+
+from adapters.base import Deployment
+from app.auth import Caller
+from app.freshness import ANY
+from app.keys import Answer
+from app.question import IDENTITY_HEADERS, Question, all_of
+from app.routing import Route
+from cache.memo import Memo
+from cache.tiers import Tiers
+
+_HEADERS = ("content-type", "content-encoding", "anthropic-version", *IDENTITY_HEADERS)
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Repeat(Struct, frozen=True):
+    """What exact bytes ask, and where the answer is remembered."""
+
+    key: bytes
+    changes: int
+    """Of the generations, when the key was composed: after the next it may be another."""
+    max_age_s: float
+    deployment: Deployment
+    route: Route
+    model: str
+    body_end_user: str
+
+
+class Repeats:
+    """Learns from the ordinary way's answers, and repeats those that this process still holds."""
+
+    def __init__(self, tiers: Tiers, max_entries: int, *, by_caller: bool) -> None:
+        self._tiers = tiers
+        self._by_caller = by_caller
+        self._memo: Memo[Repeat] = Memo(max_entries)
+
+    def digest(
+        self, headers: Mapping[str, str], body: bytes, query: str | None, caller: Caller
+    ) -> bytes | None:
+        """Digest everything that decides what is asked; None for what is not repeated.
+
+        ``query`` is None on the unified route, where it means nothing.
+        """
+        if "cache-control" in headers:
+            return None
+        head = (
+            query,
+            caller.name if self._by_caller else None,
+            all_of(headers, "anthropic-beta"),
+            [headers.get(name) for name in _HEADERS],
+        )
+        try:
+            digest = hashlib.sha256(_pack(head))
+        except UnicodeEncodeError:  # lone surrogates: a header that is not ASCII
+            return None
+        digest.update(body)
+        return digest.digest()
+
+    def find(self, digest: bytes, caller: Caller) -> tuple[Repeat, Answer] | None:
+        """Answer what was asked before, if this caller may ask it. No await, no decode."""
+        repeat = self._memo.get(digest)
+        if repeat is None or repeat.changes != self._tiers.generations.changes:
+            return None
+        if not caller.may_count(repeat.route.names):
+            return None
+        record = self._tiers.get(repeat.key, repeat.max_age_s)
+        if record is None:
+            return None
+        return repeat, Answer(record, "cache", repeat.deployment, tier="local")
+
+    def learn(self, digest: bytes, question: Question, route: Route, answer: Answer) -> None:
+        """Remember what these bytes ask, if their answer is remembered under a key of its own.
+
+        Not where another entry than the first would have been asked: a repeat asks the first again.
+        """
+        place = answer.place
+        if place is None or place.own is not None or answer.source == "stale":
+            return
+        if question.freshness != ANY or not _is_first(route, answer.deployment):
+            return
+        repeat = Repeat(
+            key=place.key,
+            changes=place.changes,
+            max_age_s=place.max_age_s,
+            deployment=answer.deployment,
+            route=route,
+            model=question.model,
+            body_end_user=question.body_end_user,
+        )
+        self._memo.put(digest, repeat)
+
+    def __len__(self) -> int:
+        return len(self._memo)
+
+
+def _is_first(route: Route, deployment: Deployment) -> bool:
+    return deployment.name == route.deployments[0].name

@@ -1,0 +1,44 @@
+"""Each model's generation: part of every key, so that raising it forgets all counts of a model.
+
+    purge, or a recount that differs ── raise ──► host file, cluster ── watched ──► every worker
+
+A worker that has not heard yet reads and writes under the old keys for at most a second, and what
+it writes there is never found again.
+"""
+
+from collections.abc import Callable, Mapping
+
+
+class Generations:
+    """Milliseconds since 1970 at which a model's counts began to hold; 0 where never raised.
+
+    They only grow: of two that differ the greater is right, whoever says it.
+    """
+
+    def __init__(self, wall_clock: Callable[[], float]) -> None:
+        self._wall_clock = wall_clock
+        self._known: dict[str, int] = {}
+        self.changes = 0
+        """Grows with every change: what was prepared before is to be prepared anew."""
+
+    def of(self, model: str) -> int:
+        """Return the generation that counts of ``model`` belong to now."""
+        return self._known.get(model, 0)
+
+    def advance(self, model: str) -> int:
+        """Begin a new generation, and return it."""
+        generation = max(self.of(model) + 1, int(self._wall_clock() * 1000))
+        self._known[model] = generation
+        self.changes += 1
+        return generation
+
+    def merge(self, heard: Mapping[str, int]) -> None:
+        """Take over what is greater than what is known here."""
+        newer = {name: value for name, value in heard.items() if value > self.of(name)}
+        if newer:
+            self._known.update(newer)
+            self.changes += 1
+
+    def ahead_of(self, others: Mapping[str, int]) -> dict[str, int]:
+        """List what is known here and not there."""
+        return {name: value for name, value in self._known.items() if value > others.get(name, 0)}

@@ -1,0 +1,243 @@
+"""The tiers as one: look up, promote, lead, store. The only class of this room that app/ sees.
+
+    get ── local ──hit──────► record                     synchronous: the hot path
+             │ miss
+    find ── host, cluster ──► record, promoted with its true age
+    enter ──────────────────► the same, or a lease to ask with (`cache.leadership`)
+    store ──────────────────► local at once; host and cluster behind the answer, with the lease
+
+A fault of a shared tier is a miss and never an error. What stands there is believed only with its
+MAC (`cache.record`); what is not believed is deleted.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+
+from cache.background import Background
+from cache.cluster import ClusterCache
+from cache.failure import Failure
+from cache.generations import Generations
+from cache.host import HostCache
+from cache.leadership import Landing, Leadership, Lease, Wanted
+from cache.leases import HostLeases
+from cache.local import LocalTier
+from cache.record import BadRecordError, Codec, Record
+
+__all__ = ["Failure", "Landing", "Lease", "Record", "Tiers", "Wanted"]
+
+WATCH_EVERY_S = 1.0
+CLOSING_S = 1.0
+FUTURE_S = 86_400
+"""A record from further ahead than a day is not believed: a clock was wrong."""
+MAX_BACKGROUND = 1_000
+FOREVER_S = float("inf")
+
+
+class Tiers:
+    """Local, host and cluster. The shared ones may be absent, or out of order at any moment."""
+
+    def __init__(
+        self,
+        *,
+        local: LocalTier,
+        codec: Codec,
+        generations: Generations,
+        host: HostCache | None,
+        leases: HostLeases | None,
+        cluster: ClusterCache | None,
+        keep_s: float,
+        wall_clock: Callable[[], float],
+        observe: Callable[[str, str], None],
+    ) -> None:
+        self.local = local
+        self.generations = generations
+        self._codec = codec
+        self._host = host
+        self._leases = leases
+        self._cluster = cluster
+        self._keep_s = keep_s
+        self._wall_clock = wall_clock
+        self._observe = observe
+        self._background = Background(MAX_BACKGROUND, lambda: observe("cluster", "dropped"))
+        self._leadership = Leadership(self, leases, cluster, self._background, wall_clock)
+        self._watching: list[asyncio.Task[None]] = []
+
+    def get(self, key: bytes, max_age_s: float) -> Record | None:
+        """Look into this process's own tier: no await, no decode."""
+        return self.local.get(key, max_age_s)
+
+    async def find(self, wanted: Wanted) -> Landing | None:
+        """Look into the shared tiers, and ask nobody."""
+        if record := self.from_host(wanted):
+            return Landing(record, "host", waited=False)
+        data = await self._cluster.get(wanted.key) if self._cluster else None
+        if data is not None and (record := self.from_cluster(wanted, data)):
+            return Landing(record, "cluster", waited=False)
+        return None
+
+    async def enter(self, wanted: Wanted, wait_s: float) -> Landing | Failure | Lease:
+        """Find the record, share the failure of a leader waited for, or lead."""
+        if record := self.from_host(wanted):
+            return Landing(record, "host", waited=False)
+        return await self._leadership.enter(wanted, wait_s)
+
+    def store(self, key: bytes, record: Record, lease: Lease | None) -> bool:
+        """Remember a provider's count, and give the lease back in the step that writes it.
+
+        False where a count that was asked for later stands here already.
+        """
+        stored = self.local.put(key, record)
+        data = self._codec.encode(key, record)
+        on_host, on_cluster = lease.take_off() if lease is not None else (False, False)
+        if self._host is not None:
+            after = self._release(key) if on_host else None
+            if not self._host.put_soon(key, data, self._keep_s, after):
+                self._observe("host", "dropped")
+        if self._cluster is not None:
+            token = lease.token if lease is not None and on_cluster else b""
+            self._background.run(self._land(self._cluster, key, token, record, data))
+        return stored
+
+    def _release(self, key: bytes) -> Callable[[bool], None]:
+        leases = self._leases
+
+        def release(written: bool) -> None:  # noqa: FBT001 -- the writer's own signature
+            del written
+            if leases is not None:
+                leases.release(key)
+
+        return release
+
+    async def _land(
+        self, cluster: ClusterCache, key: bytes, token: bytes, record: Record, data: bytes
+    ) -> None:
+        before = await cluster.land(key, token, data, self._keep_s)
+        old = None if before is None else self._decode(key, before, "cluster")
+        if old is not None and differs(old, record):
+            self.drifted(record.upstream_model)
+
+    def known(self, key: bytes) -> Record | None:
+        """Return what this machine remembers under the key, however old."""
+        record = self.local.get(key, FOREVER_S)
+        return record or self.from_host(Wanted(key, FOREVER_S, FOREVER_S, bytes))
+
+    def fail(self, lease: Lease, failure: Failure) -> None:
+        """End a flight that brought nothing; those who wait already share its failure."""
+        self._leadership.fail(lease, failure)
+
+    def give_back(self, lease: Lease) -> None:
+        """End a flight without a word: whoever waits leads next. Harmless when it has ended."""
+        self._leadership.give_back(lease)
+
+    def from_host(self, wanted: Wanted) -> Record | None:
+        """Read the host file: synchronous, a few microseconds."""
+        if self._host is None:
+            return None
+        try:
+            data = self._host.look_up(wanted.key)
+        except (sqlite3.Error, OSError):
+            self._observe("host", "error")
+            return None
+        if data is None:
+            self._observe("host", "miss")
+            return None
+        record = self._decode(wanted.key, data, "host")
+        return None if record is None else self._promote(wanted, record, "host")
+
+    def from_cluster(self, wanted: Wanted, data: bytes) -> Record | None:
+        """Take over what the cluster holds, into the host file too."""
+        record = self._decode(wanted.key, data, "cluster")
+        if record is None:
+            return None
+        if self._host is not None:
+            self._host.put_soon(wanted.key, data, self._keep_s)
+        return self._promote(wanted, record, "cluster")
+
+    def _decode(self, key: bytes, data: bytes, tier: str) -> Record | None:
+        try:
+            return self._codec.decode(key, data)
+        except BadRecordError:
+            self._observe(tier, "bad")
+        if tier == "host" and self._host is not None:
+            self._host.delete_soon(key)
+        elif self._cluster is not None:
+            self._background.run(self._cluster.delete_on_bad(key))
+        return None
+
+    def _promote(self, wanted: Wanted, record: Record, tier: str) -> Record | None:
+        """Keep a record here with its true age; return it if it is young enough."""
+        age_s = self._wall_clock() - record.counted_at_s
+        usable = -FUTURE_S <= age_s < wanted.keep_age_s
+        if usable:
+            self.local.put(wanted.key, record, max(age_s, 0.0))
+        fresh = usable and age_s < wanted.max_age_s
+        self._observe(tier, "hit" if fresh else "expired")
+        return record if fresh else None
+
+    def drifted(self, model: str) -> None:
+        """A provider has counted otherwise than before: what it counted before is forgotten."""
+        self._observe("local", "drift")
+        self.advance(model)
+
+    def advance(self, model: str) -> None:
+        """Forget every count of a model: here at once, elsewhere within two seconds."""
+        generation = self.generations.advance(model)
+        if self._host is not None:
+            self._host.raise_generation(model, generation)
+        if self._cluster is not None:
+            self._background.run(self._cluster.raise_generation(model, generation))
+
+    def claim(self, name: str, every_s: float) -> bool:
+        """Do a thing at most once in ``every_s`` seconds on this machine; without a host: yes."""
+        return self._leases is None or self._leases.claim(name.encode(), every_s)
+
+    def open(self) -> None:
+        """Learn the generations that hold, and go on watching for new ones."""
+        loop = asyncio.get_running_loop()
+        self._hear_host()
+        self._watching.append(loop.create_task(self._watch()))
+        if self._cluster is not None:
+            self._watching.append(loop.create_task(self._cluster.probe_forever()))
+
+    async def _watch(self) -> None:
+        while True:
+            if self._cluster is not None:
+                heard = await self._cluster.generations()
+                if heard is not None:
+                    self.generations.merge(heard)
+                    for model, generation in self.generations.ahead_of(heard).items():
+                        await self._cluster.raise_generation(model, generation)
+            await asyncio.sleep(WATCH_EVERY_S)
+            self._hear_host()
+
+    def _hear_host(self) -> None:
+        """Take over the host's generations, and tell it those that only others knew."""
+        if self._host is None:
+            return
+        try:
+            heard = self._host.generations()
+        except (sqlite3.Error, OSError):
+            return
+        self.generations.merge(heard)
+        for model, generation in self.generations.ahead_of(heard).items():
+            self._host.raise_generation(model, generation)
+
+    async def close(self) -> None:
+        """Write what is still to be written, for a bounded time."""
+        for task in self._watching:
+            task.cancel()
+        if self._watching:
+            await asyncio.wait(self._watching)
+        await self._background.close(CLOSING_S)
+        if self._cluster is not None:
+            await self._cluster.close()
+        if self._host is not None:
+            await asyncio.to_thread(self._host.shut)
+        if self._leases is not None:
+            self._leases.close()
+
+
+def differs(old: Record, new: Record) -> bool:
+    """Say whether a later count replaces an earlier one by another number."""
+    return old.input_tokens != new.input_tokens and old.asked_at_ns < new.asked_at_ns

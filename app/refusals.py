@@ -34,4 +34,4 @@ class Refusals:
 
 def _place(deployment: Deployment) -> tuple[str, str, str]:
     endpoint = deployment.endpoint
-    return deployment.name, endpoint.base_url, endpoint.upstream_model
+    return deployment.name, deployment.provider, endpoint.upstream_model

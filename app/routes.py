@@ -10,6 +10,7 @@ from sanic import Sanic
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
+from adapters.base import Secret
 from app.auth import Caller, upstream_credential
 from app.errors import ProxyError, from_framework, not_found
 from app.ids import new_request_id
@@ -66,6 +67,7 @@ class _Count:
         self._route_name = route
         self._request_id = new_request_id()
         self._caller: Caller | None = None
+        self._own: Secret | None = None
         self._model = ""
         self._end_user = ""
         self._route: Route | None = None
@@ -88,8 +90,11 @@ class _Count:
     async def _count(self) -> Answer:
         request, worker = self._request, self._worker
         self._caller = caller = worker.authenticator.caller(request.headers)
+        self._own = upstream_credential(request.headers, has_keys=bool(worker.settings.keys))
         query = request.query_string if self._native else None
-        digest = worker.repeats.digest(request.headers, request.body, query, caller)
+        digest = None
+        if self._own is None:
+            digest = worker.repeats.digest(request.headers, request.body, query, caller)
         if digest is not None and (found := worker.repeats.find(digest, caller)):
             return self._repeat(*found)
         question = self._read()
@@ -119,15 +124,14 @@ class _Count:
         """Decode the request. Raises ProxyError."""
         headers: Mapping[str, str] = self._request.headers
         settings = self._worker.settings
-        own = upstream_credential(headers, has_keys=bool(settings.keys))
         if not self._native:
-            return decode(headers, self._request.body, settings.end_user_headers, own)
+            return decode(headers, self._request.body, settings.end_user_headers, self._own)
         return decode_native(
             headers,
             self._request.body,
             self._request.query_string,
             settings.end_user_headers,
-            own if settings.pass_through.caller_key else None,
+            self._own if settings.pass_through.caller_key else None,
         )
 
     def _answer(self, answer: Answer) -> HTTPResponse:

@@ -85,7 +85,7 @@ class Lease:
 class Shelves(Protocol):
     """What is read while waiting: `cache.tiers`."""
 
-    def from_host(self, wanted: Wanted) -> Record | None: ...
+    def from_host(self, wanted: Wanted, *, again: bool = False) -> Record | None: ...
 
     def from_cluster(self, wanted: Wanted, data: bytes) -> Record | None: ...
 
@@ -133,7 +133,7 @@ class Leadership:
             if lease.on_host or self._take(lease):
                 # 1 A and B look up and miss; 2 A leads, stores, gives its lease back; 3 B takes
                 # the lease: without a second look B would ask for what is already there.
-                if record := self._shelves.from_host(wanted):
+                if record := self._shelves.from_host(wanted, again=True):
                     return Landing(record, "host", waited)
                 if waited and (failure := self._shared(wanted, started_ns)):
                     return failure
@@ -178,6 +178,8 @@ class Leadership:
         if isinstance(entered, Failed):
             return entered.failure
         if isinstance(entered, Away):
+            # Its reply may be lost, and the lease taken: it is given back with the others.
+            lease.on_cluster = True
             return lease
         if entered.stale is not None:
             self._shelves.from_cluster(wanted, entered.stale)

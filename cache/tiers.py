@@ -88,7 +88,10 @@ class Tiers:
         False where a count that was asked for later stands here already.
         """
         stored = self.local.put(key, record)
-        data = self._codec.encode(key, record)
+        try:
+            data = self._codec.encode(key, record)
+        except ValueError:  # a reply with more beside the count than a record holds
+            return stored
         on_host, on_cluster = lease.take_off() if lease is not None else (False, False)
         if self._host is not None:
             after = self._release(key) if on_host else None
@@ -120,7 +123,7 @@ class Tiers:
     def known(self, key: bytes) -> Record | None:
         """Return what this machine remembers under the key, however old."""
         record = self.local.get(key, FOREVER_S)
-        return record or self.from_host(Wanted(key, FOREVER_S, FOREVER_S, bytes))
+        return record or self.from_host(Wanted(key, FOREVER_S, FOREVER_S, bytes), again=True)
 
     def fail(self, lease: Lease, failure: Failure) -> None:
         """End a flight that brought nothing; those who wait already share its failure."""
@@ -130,8 +133,8 @@ class Tiers:
         """End a flight without a word: whoever waits leads next. Harmless when it has ended."""
         self._leadership.give_back(lease)
 
-    def from_host(self, wanted: Wanted) -> Record | None:
-        """Read the host file: synchronous, a few microseconds."""
+    def from_host(self, wanted: Wanted, *, again: bool = False) -> Record | None:
+        """Read the host file: synchronous, a few microseconds; a second look tells no miss."""
         if self._host is None:
             return None
         try:
@@ -140,7 +143,8 @@ class Tiers:
             self._observe("host", "error")
             return None
         if data is None:
-            self._observe("host", "miss")
+            if not again:
+                self._observe("host", "miss")
             return None
         record = self._decode(wanted.key, data, "host")
         return None if record is None else self._promote(wanted, record, "host")
@@ -203,13 +207,18 @@ class Tiers:
     async def _watch(self) -> None:
         while True:
             if self._cluster is not None:
-                heard = await self._cluster.generations()
-                if heard is not None:
-                    self.generations.merge(heard)
-                    for model, generation in self.generations.ahead_of(heard).items():
-                        await self._cluster.raise_generation(model, generation)
+                await self._hear_cluster(self._cluster)
             await asyncio.sleep(WATCH_EVERY_S)
             self._hear_host()
+
+    async def _hear_cluster(self, cluster: ClusterCache) -> None:
+        """Take over the cluster's generations, and tell it those that only others knew."""
+        heard = await cluster.generations()
+        if heard is None:
+            return
+        self.generations.merge(heard)
+        for model, generation in self.generations.ahead_of(heard).items():
+            await cluster.raise_generation(model, generation)
 
     def _hear_host(self) -> None:
         """Take over the host's generations, and tell it those that only others knew."""

@@ -46,7 +46,9 @@ class Here:
         self.worker = worker
         self._app: Any = SimpleNamespace(ctx=SimpleNamespace(worker=worker))
 
-    def request(self, body: bytes = RAW, path: str = "/v1/messages/count_tokens", **headers: str):
+    def request(
+        self, body: bytes = RAW, path: str = "/v1/messages/count_tokens", /, **headers: str
+    ) -> Request:
         fields = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
         fields |= {name.replace("_", "-"): value for name, value in headers.items()}
         transport: Any = SimpleNamespace(get_extra_info=lambda _: None)
@@ -54,7 +56,7 @@ class Here:
         one.body = body
         return one
 
-    async def ask(self, body: bytes = RAW, **headers: str) -> HTTPResponse:
+    async def ask(self, body: bytes = RAW, /, **headers: str) -> HTTPResponse:
         return await routes.count_tokens(self.request(body, **headers))
 
 
@@ -152,7 +154,7 @@ def test_the_route_is_part_of_the_question(tmp_path: Path, provider: SimulatedPr
     async def check(here: Here) -> None:
         for _ in range(2):
             await here.ask()
-        native = here.request(path="/anthropic/v1/messages/count_tokens?x=1")
+        native = here.request(RAW, "/anthropic/v1/messages/count_tokens?x=1")
         answer = await routes.count_native(native)
         assert (source(answer), answer.headers["x-tallygate-model"]) == ("live", "claude")
 

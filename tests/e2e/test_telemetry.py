@@ -140,7 +140,7 @@ def test_a_count_is_told_in_full(server: Tallygate) -> None:
     again = told(server, cached)
     assert {name: value for name, value in again.items() if name not in varying} == {
         name: value for name, value in expected.items() if name != "upstream_calls"
-    } | {"source": "cache"}
+    } | {"source": "cache", "tier": "local"}
 
 
 def test_a_wildcard_is_told_as_it_stands(server: Tallygate) -> None:
@@ -501,7 +501,7 @@ def test_a_reader_of_the_lines_that_has_stopped_stops_no_count(
         time.sleep(0.5)
         ask()
         text = os.read(reader, 65_536)
-        assert len(text) > 50_000
+        assert len(text) > 30_000  # pages that hold less than they could
         assert text.count(b"\n") < asked
         for _ in range(20):
             ask()

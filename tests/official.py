@@ -87,12 +87,18 @@ def _at_mantle(url: str) -> dict[str, Any]:
 def _claude(client: Any) -> Iterator[Ask]:
     """Ask with any of Anthropic's clients; the types of some disown what they inherit."""
     with client:
-        yield lambda question: client.messages.count_tokens(**question).input_tokens
+        yield lambda question: _messages(client, question).count_tokens(**question).input_tokens
+
+
+def _messages(client: Any, question: Question) -> Any:
+    """Choose the beta resource for a question that names betas, as its users must."""
+    return (client.beta if "betas" in question else client).messages
 
 
 def _claude_async(make: Callable[[], Any]) -> Opened:
     async def ask(client: Any, question: Question) -> int:
-        tokens: int = (await client.messages.count_tokens(**question)).input_tokens
+        counted = await _messages(client, question).count_tokens(**question)
+        tokens: int = counted.input_tokens
         return tokens
 
     return _in_a_loop(make, ask)

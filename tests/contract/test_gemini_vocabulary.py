@@ -91,21 +91,21 @@ DOCUMENTS = document_block_param.Source | beta_request_document_block_param.Sour
 def variants(union: Any) -> dict[str, set[str]]:
     """List the SDK's types in a union by their ``type``, with all fields that they can have."""
     found: dict[str, set[str]] = {}
-    for one in _members(union):
+    for one in union_members(union):
         hints = _fields(one)
-        kinds = _literals(hints["type"]) if "type" in hints else []
+        kinds = literals(hints["type"]) if "type" in hints else []
         for kind in kinds or ["custom"]:
             found.setdefault(kind, set()).update(hints)
     return found
 
 
-def _members(union: Any) -> Iterator[Any]:
+def union_members(union: Any) -> Iterator[Any]:
     origin = get_origin(union)
     if origin is Annotated:
-        yield from _members(get_args(union)[0])
+        yield from union_members(get_args(union)[0])
     elif origin in (Union, types.UnionType):
         for one in get_args(union):
-            yield from _members(one)
+            yield from union_members(one)
     else:
         yield union
 
@@ -115,10 +115,10 @@ def _fields(one: Any) -> dict[str, Any]:
     return {name: it.annotation for name, it in models.items()} if models else get_type_hints(one)
 
 
-def _literals(hint: Any) -> list[str]:
+def literals(hint: Any) -> list[str]:
     return [
         value
-        for one in _members(hint)
+        for one in union_members(hint)
         if get_origin(one) is Literal
         for value in get_args(one)
         if value is not None

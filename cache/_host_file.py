@@ -26,7 +26,8 @@ from cache._private import HostFileError, open_private, private_folder, private_
 
 SCHEMA_VERSION = 1
 PAGE_BYTES = 4096
-MIN_PAGES = 64
+MIN_PAGES = 1024
+"""A smaller bound is taken as this one: a batch must fit."""
 WAL_LIMIT_BYTES = 4 * 2**20
 """A checkpoint starts here, and the file is cut back to this."""
 WAL_MAX_BYTES = 16 * 2**20
@@ -198,8 +199,7 @@ class HostFile:
             self._settle(writer)
             reader = _connect(self.path, "ro", 0)
             try:
-                reader.execute("SELECT id, key, value, expires_s FROM counts LIMIT 1").fetchall()
-                reader.execute("SELECT model, generation FROM generations").fetchall()
+                _try_tables(reader)
             except BaseException:
                 reader.close()
                 raise
@@ -264,6 +264,17 @@ class _WrongSchemaError(Exception):
 def _inode(path: Path) -> tuple[int, int]:
     status = path.lstat()
     return status.st_dev, status.st_ino
+
+
+def _try_tables(reader: sqlite3.Connection) -> None:
+    """Read a little of everything. Raises _WrongSchemaError, sqlite3.Error."""
+    try:
+        reader.execute("SELECT id, key, value, expires_s FROM counts LIMIT 1").fetchall()
+        reader.execute("SELECT model, generation FROM generations").fetchall()
+    except sqlite3.OperationalError as error:
+        if code_of(error) == sqlite3.SQLITE_ERROR:
+            raise _WrongSchemaError(str(error)) from error
+        raise
 
 
 def _connect(path: Path, mode: str, busy_s: float) -> sqlite3.Connection:

@@ -22,12 +22,13 @@ from cache._private import HostFileError
 QUEUE_ENTRIES = 10_000
 QUEUE_BYTES = 16 * 2**20
 BATCH_ENTRIES = 500
-BATCH_BYTES = 2**20
+BATCH_BYTES = 2**18
 BATCH_S = 0.02
 WATCH_S = 1.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
 CLOSE_S, INTERRUPT_S = 2.0, 0.5
 FULL_AT = 0.9
+SPARE_PAGES = 32
 TRIM_ROWS = 2 * BATCH_ENTRIES
 TRIM_ROUNDS = 64
 _DELETE_OLDEST = "DELETE FROM counts WHERE id IN (SELECT id FROM counts ORDER BY id LIMIT ?)"
@@ -222,7 +223,8 @@ class HostWriter:
             busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 raise HostFileError("the write-ahead log cannot be written back")
-        need = sum(job.size_bytes for job in batch) // PAGE_BYTES + 2 * len(batch)
+        # Twice the bytes: the index holds each key again, and its pages are not full.
+        need = 2 * sum(job.size_bytes for job in batch) // PAGE_BYTES + SPARE_PAGES
         self._make_room(writer, need)
         try:
             with _transaction(writer):

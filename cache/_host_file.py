@@ -199,7 +199,7 @@ class HostFile:
             self._settle(writer)
             reader = _connect(self.path, "ro", 0)
             try:
-                _try_tables(reader)
+                self.note_generations(_try_tables(reader))
             except BaseException:
                 reader.close()
                 raise
@@ -266,11 +266,11 @@ def _inode(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _try_tables(reader: sqlite3.Connection) -> None:
-    """Read a little of everything. Raises _WrongSchemaError, sqlite3.Error."""
+def _try_tables(reader: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Read a count and all generations. Raises _WrongSchemaError, sqlite3.Error."""
     try:
         reader.execute("SELECT id, key, value, expires_s FROM counts LIMIT 1").fetchall()
-        reader.execute("SELECT model, generation FROM generations").fetchall()
+        return reader.execute("SELECT model, generation FROM generations").fetchall()
     except sqlite3.OperationalError as error:
         if code_of(error) == sqlite3.SQLITE_ERROR:
             raise _WrongSchemaError(str(error)) from error

@@ -414,13 +414,15 @@ def test_only_bytes_are_values(cache: HostCache) -> None:
 
 
 def test_closing_as_aiocache_does_shuts_the_file(path: Path) -> None:
-    async def run() -> HostCache:
-        async with HostCache(path, MAX_BYTES) as cache:
+    cache = HostCache(path, MAX_BYTES)
+
+    async def run() -> None:
+        async with cache:
             cache.open()
             await cache.set(b"k", b"v")
-        return cache
 
-    assert not asyncio.run(run()).healthy
+    asyncio.run(run())
+    assert not cache.healthy
 
 
 def longest_wait_s(cache: HostCache, until: Callable[[], bool]) -> float:
@@ -440,46 +442,49 @@ def longest_wait_s(cache: HostCache, until: Callable[[], bool]) -> float:
     return asyncio.run(run())
 
 
+HOLD = """
+lock = sqlite3.connect(cache._file.path, isolation_level=None)
+def work():
+    lock.execute("BEGIN IMMEDIATE")
+    time.sleep(0.5)
+    lock.execute("COMMIT")
+"""
+CHECKPOINT = """
+log = sqlite3.connect(cache._file.path, isolation_level=None)
+log.execute("PRAGMA wal_autocheckpoint = 0")
+def work():
+    log.execute("BEGIN IMMEDIATE")
+    log.executemany("INSERT INTO counts (key, value, expires_s) VALUES (?, ?, 9)",
+                    ((b"big%d" % n, bytes(20000)) for n in range(700)))
+    log.execute("COMMIT")
+    for _ in range(3):
+        log.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+"""
+WRITE = """
+def work():
+    for n in range(15000):
+        cache.put_soon(b"w%d" % n, value(n, bytes(100)), 1e9)
+        if n % 5000 == 0:
+            cache.flush(5)
+    cache.flush(5)
+"""
+
+
 @pytest.mark.parametrize(
-    ("setup", "work"),
+    "setup",
     [
-        (
-            "lock = sqlite3.connect(cache._file.path, isolation_level=None)\n"
-            "def hold():\n"
-            "    lock.execute('BEGIN IMMEDIATE')\n"
-            "    time.sleep(0.5)\n"
-            "    lock.execute('COMMIT')\n",
-            "hold()",
-        ),
-        (
-            "log = sqlite3.connect(cache._file.path, isolation_level=None)\n"
-            "log.execute('PRAGMA wal_autocheckpoint = 0')\n"
-            "def fill():\n"
-            "    log.execute('BEGIN IMMEDIATE')\n"
-            "    log.executemany('INSERT INTO counts (key, value, expires_s) VALUES (?, ?, 9)',\n"
-            "                    ((b'big%d' % n, bytes(20000)) for n in range(700)))\n"
-            "    log.execute('COMMIT')\n"
-            "    for _ in range(3): log.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchall()\n",
-            "fill()",
-        ),
-        (
-            "def write():\n"
-            "    for n in range(15000):\n"
-            "        cache.put_soon(b'w%d' % n, value(n, bytes(100)), 1e9)\n"
-            "        if n % 5000 == 0: cache.flush(5)\n"
-            "    cache.flush(5)\n",
-            "write()",
-        ),
+        pytest.param(HOLD, id="a held lock"),
+        pytest.param(CHECKPOINT, id="a large checkpoint"),
+        pytest.param(WRITE, id="heavy writing"),
     ],
-    ids=["a held lock", "a large checkpoint", "heavy writing"],
 )
 def test_the_event_loop_waits_for_no_other_process(
-    cache: HostCache, path: Path, setup: str, work: str
+    cache: HostCache, path: Path, setup: str
 ) -> None:
     cache.put_soon(b"kept", b"v", 1e9)
     assert cache.flush(5)
     with peer(path, setup) as other:
-        other.tell(work)
+        other.tell("work()")
         done = threading.Thread(target=other.listen)
         done.start()
         # What would wait for the lock or for the disk would wait for half a second.

@@ -126,7 +126,7 @@ def test_a_log_that_cannot_be_written_back_stays_bounded(path: Path) -> None:
         # A reader that never ends its transaction keeps the log from being begun anew.
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM counts").fetchone()
-        for part in range(12):
+        for part in range(6):
             writer.ask(
                 f"[cache.put_soon(b'%d' % n, bytes(20_000), 1e9)"
                 f" for n in range({part * 300}, {part * 300 + 300})]"

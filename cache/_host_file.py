@@ -100,9 +100,11 @@ class HostFile:
         with self.reading:
             self.reader = reader
 
-    def note_generations(self, rows: Iterable[tuple[str, int]]) -> None:
-        """Remember what is to be written again into another file."""
+    def note_generations(self, rows: Iterable[tuple[object, object]]) -> None:
+        """Remember what is to be written again into another file; what is no generation is not."""
         for model, generation in rows:
+            if not isinstance(model, str) or not isinstance(generation, int):
+                continue
             self.generations[model] = max(generation, self.generations.get(model, 0))
 
     def moved(self) -> bool:
@@ -255,7 +257,7 @@ def _inode(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _try_tables(reader: sqlite3.Connection) -> list[tuple[str, int]]:
+def _try_tables(reader: sqlite3.Connection) -> list[tuple[object, object]]:
     """Read a count and all generations. Raises _WrongSchemaError, sqlite3.Error."""
     try:
         reader.execute("SELECT id, key, value, expires_s FROM counts LIMIT 1").fetchall()

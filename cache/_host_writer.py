@@ -194,7 +194,7 @@ class HostWriter:
         trouble = self.trouble
         try:
             self._file.open(broken=trouble is not None and is_corrupt(trouble))
-        except HostFileError as error:
+        except Exception as error:  # noqa: BLE001 -- whatever happens, the thread lives on
             # A bad file stays one until it has been replaced.
             self._go_away(trouble if trouble is not None and is_corrupt(trouble) else error)
         else:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,16 @@ def test_a_bad_file_is_put_aside_at_the_start(path: Path, fault: Callable[[Path]
     assert found == {None}
     assert cache.repairs == 1
     assert len(aside(path)) == 1
+    cache.shut()
+
+
+def test_what_is_no_generation_is_none(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as file:
+        file.execute("INSERT INTO generations VALUES ('n', 'no number'), ('o', 5)")
+        file.commit()
+    cache = HostCache(path, MAX_BYTES)
+    cache.open()
+    assert cache.generations() == {"m": 3, "o": 5}
     cache.shut()
 
 

@@ -5,10 +5,10 @@
     tallygate.sqlite.lock       flock(2): who opens or replaces
     tallygate.sqlite.corrupt-*  what was put aside, one set at most
 
-Two rules keep processes from harming each other's file. SQLite deletes `-wal` and `-shm` by name
-when a database's last connection closes, even if another file has taken the name since: so the
-writing connection is always closed before the reading one, which may delete nothing. And a file
-is put aside only while its inode is still the one that was found bad.
+Two rules keep processes from harming each other's file. A file is put aside only under the lock,
+and while its inode is still the one that was found bad. And SQLite deletes `-wal` and `-shm` by
+name when a database's last connection closes; it looks whether the file has moved, but not under
+the lock: so the reading connection, which may delete nothing, is always closed last.
 """
 
 import contextlib
@@ -23,15 +23,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cache._private import HostFileError, open_private, private_folder, private_status
+from cache._sqlite import begin, code_of, connect, is_corrupt
 
 SCHEMA_VERSION = 1
 PAGE_BYTES = 4096
-MIN_PAGES = 64
+MIN_PAGES = 1024
+"""A smaller bound is taken as this one: a batch must fit."""
 WAL_LIMIT_BYTES = 4 * 2**20
 """A checkpoint starts here, and the file is cut back to this."""
 WAL_MAX_BYTES = 16 * 2**20
 """Beyond it nothing is written: something keeps checkpoints from coming to their end."""
-BUSY_S = 1.0
 LOCK_S = 5.0
 
 _SCHEMA = """
@@ -47,19 +48,6 @@ RAISE_GENERATION = """
 INSERT INTO generations VALUES (?1, ?2) ON CONFLICT (model)
 DO UPDATE SET generation = excluded.generation WHERE excluded.generation > generation
 """
-_CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
-
-
-def code_of(error: Exception) -> int:
-    """Give SQLite's primary result code, 0 for an error of another kind."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def is_corrupt(error: Exception) -> bool:
-    """Say whether the file is bad, rather than the moment."""
-    if isinstance(error, sqlite3.OperationalError) and not hasattr(error, "sqlite_errorcode"):
-        return True  # The module's own: a text that is no UTF-8.
-    return code_of(error) in _CORRUPT
 
 
 class _Inodes(NamedTuple):
@@ -112,9 +100,11 @@ class HostFile:
         with self.reading:
             self.reader = reader
 
-    def note_generations(self, rows: Iterable[tuple[str, int]]) -> None:
-        """Remember what is to be written again into another file."""
+    def note_generations(self, rows: Iterable[tuple[object, object]]) -> None:
+        """Remember what is to be written again into another file; what is no generation is not."""
         for model, generation in rows:
+            if not isinstance(model, str) or not isinstance(generation, int):
+                continue
             self.generations[model] = max(generation, self.generations.get(model, 0))
 
     def moved(self) -> bool:
@@ -192,14 +182,15 @@ class HostFile:
 
     def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         """Open both connections, reading included, so that SQLite opens nothing by name later."""
-        writer = _connect(self.path, "rw", BUSY_S)
+        writer = connect(self.path, "rw")
         try:
             writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
             self._settle(writer)
-            reader = _connect(self.path, "ro", 0)
+            reader = connect(self.path, "ro")
             try:
-                reader.execute("SELECT id, key, value, expires_s FROM counts LIMIT 1").fetchall()
-                reader.execute("SELECT model, generation FROM generations").fetchall()
+                self.note_generations(_try_tables(reader))
+                for connection in (writer, reader):
+                    connection.execute("PRAGMA busy_timeout = 0")
             except BaseException:
                 reader.close()
                 raise
@@ -225,7 +216,7 @@ class HostFile:
         writer.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         writer.execute(f"PRAGMA wal_autocheckpoint = {WAL_LIMIT_BYTES // PAGE_BYTES}")
         writer.execute(f"PRAGMA max_page_count = {self.max_pages}")
-        writer.execute("BEGIN IMMEDIATE")
+        begin(writer)
         if not tables:
             for statement in _SCHEMA.split(";\n"):
                 writer.execute(statement)
@@ -248,7 +239,7 @@ class HostFile:
     def _salvage_generations(self) -> None:
         with (
             contextlib.suppress(sqlite3.Error),
-            contextlib.closing(_connect(self.path, "ro", 0)) as old,
+            contextlib.closing(connect(self.path, "ro")) as old,
         ):
             self.note_generations(old.execute("SELECT model, generation FROM generations"))
 
@@ -266,15 +257,12 @@ def _inode(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _connect(path: Path, mode: str, busy_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
-        uri=True,
-        timeout=busy_s,
-        isolation_level=None,
-        # Each connection is used by one thread at a time; which one that is changes.
-        check_same_thread=False,
-    )
-    # A file that is cut short under a mapping kills the process (SIGBUS); reading it is an error.
-    connection.execute("PRAGMA mmap_size = 0")
-    return connection
+def _try_tables(reader: sqlite3.Connection) -> list[tuple[object, object]]:
+    """Read a count and all generations. Raises _WrongSchemaError, sqlite3.Error."""
+    try:
+        reader.execute("SELECT id, key, value, expires_s FROM counts LIMIT 1").fetchall()
+        return reader.execute("SELECT model, generation FROM generations").fetchall()
+    except sqlite3.OperationalError as error:
+        if code_of(error) == sqlite3.SQLITE_ERROR:
+            raise _WrongSchemaError(str(error)) from error
+        raise

@@ -13,24 +13,23 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
-from cache._host_file import PAGE_BYTES, WAL_MAX_BYTES, HostFile, code_of, is_corrupt
+from cache._host_bounds import bound_log, make_room
+from cache._host_file import PAGE_BYTES, HostFile
 from cache._private import HostFileError
+from cache._sqlite import POLL_S, FileBusyError, code_of, is_busy, is_corrupt, transaction
 
 QUEUE_ENTRIES = 10_000
 QUEUE_BYTES = 16 * 2**20
 BATCH_ENTRIES = 500
-BATCH_BYTES = 2**20
+BATCH_BYTES = 2**18
 BATCH_S = 0.02
 WATCH_S = 1.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
 CLOSE_S, INTERRUPT_S = 2.0, 0.5
-FULL_AT = 0.9
-TRIM_ROWS = 2 * BATCH_ENTRIES
-TRIM_ROUNDS = 64
-_DELETE_OLDEST = "DELETE FROM counts WHERE id IN (SELECT id FROM counts ORDER BY id LIMIT ?)"
+SPARE_PAGES = 32
 
 Outcome = int | Exception
 """Rows changed, or why nothing was."""
@@ -105,7 +104,7 @@ class HostWriter:
     def report(self, error: Exception) -> None:
         """Hear of a failed look-up: a bad file is not read again, and is replaced."""
         self.errors += 1
-        if code_of(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        if is_busy(error):
             return
         self._file.stop_reading()
         with self._bell:
@@ -129,41 +128,49 @@ class HostWriter:
                 writer.interrupt()
             self._thread.join(INTERRUPT_S)
 
+    @property
+    def _is_away(self) -> bool:
+        return self.trouble is not None and not is_busy(self.trouble)
+
     def _work(self) -> None:
-        while batch := self._gather():
+        while (batch := self._gather()) is not None:
             self._watch()
-            if self.trouble is not None:
+            if self._is_away:
                 self._heal()
-            if batch is _NOTHING:
-                continue
-            if self._closing and time.monotonic() > self._close_by:
-                self._fail(batch, HostFileError("closing"))
-            elif self.trouble is not None or self._file.writer is None:
-                self._fail(batch, self.trouble or HostFileError("not open"))
-            else:
+            if self._is_away or (self._closing and time.monotonic() > self._close_by):
+                self._fail(batch, self.trouble or FileBusyError("closing"))
+            elif self._file.writer and (batch or self.trouble is not None):
                 self._write(batch, self._file.writer)
+            if len(batch) == BATCH_ENTRIES:
+                # Others look for the end of a transaction every POLL_S: let them see this one.
+                time.sleep(2 * POLL_S)
         with contextlib.suppress(sqlite3.Error):
             if self._file.writer is not None:
-                self._file.writer.execute("PRAGMA busy_timeout = 0")
                 self._file.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self._file.close()
 
-    def _gather(self) -> list[Job]:
-        """Wait for jobs, and then a little for more; _NOTHING once in a while, [] at the end."""
+    def _gather(self) -> list[Job] | None:
+        """Wait for jobs, and then a little for more; none of them once in a while, None to end."""
         with self._bell:
             if not self._queue and not self._closing:
                 self._bell.wait(self._idle_s())
             if self._queue and not self._urgent:
                 self._bell.wait_for(self._batch_is_due, BATCH_S)
-            batch: list[Job] = []
-            size = 0
-            while self._queue and len(batch) < BATCH_ENTRIES and size < BATCH_BYTES:
+            closing = self._closing
+        return self._take(BATCH_ENTRIES, BATCH_BYTES) or (None if closing else [])
+
+    def _take(self, most: int, most_bytes: int) -> list[Job]:
+        """Take jobs out of the queue, oldest first, until they are so many or so large."""
+        jobs: list[Job] = []
+        size = 0
+        with self._bell:
+            while self._queue and len(jobs) < most and size < most_bytes:
                 job = self._queue.popleft()
                 size += job.size_bytes
                 self._urgent -= job.done is not None
-                batch.append(job)
+                jobs.append(job)
             self._queued_bytes -= size
-            return batch or ([] if self._closing else _NOTHING)
+        return jobs
 
     def _batch_is_due(self) -> bool:
         return bool(self._urgent) or self._closing or len(self._queue) >= BATCH_ENTRIES
@@ -187,7 +194,7 @@ class HostWriter:
         trouble = self.trouble
         try:
             self._file.open(broken=trouble is not None and is_corrupt(trouble))
-        except HostFileError as error:
+        except Exception as error:  # noqa: BLE001 -- whatever happens, the thread lives on
             # A bad file stays one until it has been replaced.
             self._go_away(trouble if trouble is not None and is_corrupt(trouble) else error)
         else:
@@ -211,43 +218,32 @@ class HostWriter:
             if is_corrupt(error):
                 self._file.stop_reading()
             self._go_away(error)
-            self._fail(batch, error)
+            # Nobody waits longer than this batch has waited.
+            self._fail(batch + self._take(QUEUE_ENTRIES, QUEUE_BYTES), error)
         else:
+            with self._bell:
+                if is_busy(self.trouble):
+                    self.trouble = None
+            self._retry_s = 0.0
             for job, outcome in zip(batch, outcomes, strict=True):
                 self._tell(job, outcome)
 
     def _transact(self, batch: list[Job], writer: sqlite3.Connection) -> list[Outcome]:
         """Do the batch in one transaction; one that finds the file full makes room first."""
-        if self._file.wal_bytes() > WAL_MAX_BYTES:
-            busy, _, _ = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                raise HostFileError("the write-ahead log cannot be written back")
-        need = sum(job.size_bytes for job in batch) // PAGE_BYTES + 2 * len(batch)
-        self._make_room(writer, need)
+        bound_log(self._file, writer)
+        # Twice the bytes: the index holds each key again, and its pages are not full.
+        need = 2 * sum(job.size_bytes for job in batch) // PAGE_BYTES + SPARE_PAGES
+        make_room(self._file, writer, need)
         try:
-            with _transaction(writer):
+            with transaction(writer):
                 return [_run(job, writer) for job in batch]
         except sqlite3.Error as error:
             if code_of(error) != sqlite3.SQLITE_FULL:
                 raise
         # Other processes were faster to fill what was free; or else the disk is full.
-        self._make_room(writer, 2 * need)
-        with _transaction(writer):
+        make_room(self._file, writer, 2 * need)
+        with transaction(writer):
             return [_run(job, writer) for job in batch]
-
-    def _make_room(self, writer: sqlite3.Connection, need_pages: int) -> None:
-        """Delete the oldest insertions until the batch fits into FULL_AT of the file."""
-        most = int(self._file.max_pages * FULL_AT)
-        for _ in range(TRIM_ROUNDS):
-            (pages,) = writer.execute("PRAGMA page_count").fetchone()
-            if pages + need_pages <= most:
-                return
-            (free,) = writer.execute("PRAGMA freelist_count").fetchone()
-            if pages - free + need_pages <= most:
-                return
-            with _transaction(writer):
-                if writer.execute(_DELETE_OLDEST, (TRIM_ROWS,)).rowcount == 0:
-                    return
 
     def _fail(self, batch: list[Job], error: Exception) -> None:
         for job in batch:
@@ -263,22 +259,6 @@ class HostWriter:
                 job.done(outcome)
             except Exception:  # noqa: BLE001 -- whatever a caller does, the thread lives on
                 self.errors += 1
-
-
-_NOTHING = [Job(lambda _: 0)]
-
-
-@contextlib.contextmanager
-def _transaction(writer: sqlite3.Connection) -> Iterator[None]:
-    writer.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        writer.execute("COMMIT")
-    except BaseException:
-        if writer.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                writer.execute("ROLLBACK")
-        raise
 
 
 def _run(job: Job, writer: sqlite3.Connection) -> Outcome:

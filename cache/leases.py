@@ -39,8 +39,10 @@ _CLAIMS_AT = _SLOTS * _SLOT_BYTES
 _CLAIM_BYTES = 8
 _LEASES_AT = 1 << 20
 _CHECKSUM_BYTES = 8
+_CREDENTIAL_BYTES = 8
+_TYPE_BYTES = 32
 # Fingerprint of the key, CLOCK_MONOTONIC in ns, status, retry-after in s, credential, type.
-_FAILURE = struct.Struct(">16sQHIB8sB32s")
+_FAILURE = struct.Struct(f">16sQHIB{_CREDENTIAL_BYTES}sB{_TYPE_BYTES}s")
 
 
 class LeaseState(enum.Enum):
@@ -126,6 +128,8 @@ class HostLeases:
 
     def fail(self, key: bytes, failure: Failure, now_ns: int) -> None:
         """Publish a failure at ``now_ns`` (CLOCK_MONOTONIC); one that does not fit is not."""
+        if len(failure.credential) > _CREDENTIAL_BYTES or len(failure.type) > _TYPE_BYTES:
+            return
         place = _place(key)
         try:
             data = _FAILURE.pack(

@@ -6,25 +6,28 @@ import logging
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from socket import gaierror
 from typing import Any, Final, TypeVar
 
 from aiocache import RedisCache
 from aiocache.serializers import NullSerializer
 from msgspec import Struct
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from cache._cluster_batch import CONNECTIONS, BatchingRedis, LostError
 from cache._cluster_scripts import ENTER, Script
 from cache.breaker import Breaker
 from cache.cluster_url import Server
 
 logger = logging.getLogger("tallygate.cache")
 
-MAX_CONNECTIONS = 16
-"""At most so many operations are out at once; the others wait within their own deadline."""
+_BATCH_SHARE = 0.9
+"""Of an operation's time: a batch that gets no reply fails, and counts, before those in it do."""
 PROBE_S = 1.0
 """What a probe may take to connect, and how often it looks. No request waits for it."""
 PROBE_LEASE_MS = 1000
@@ -56,7 +59,7 @@ class Counters(Struct):
     not_asked: int = 0
     """Answered at once because the breaker was open."""
     crowded: int = 0
-    """Gave up waiting for a connection: too much at once here, which is no fault of the server."""
+    """Gave up before its turn came: too much at once here, which is no fault of the server."""
     bad: int = 0
     """Values of the wrong type or that were no records: removed."""
 
@@ -73,7 +76,6 @@ class Link:
         self.breaker = breaker
         self.counters = Counters()
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._said: set[str] = set()
         self.cache = RedisCache(
             serializer=NullSerializer(encoding=None),
@@ -83,50 +85,48 @@ class Link:
             db=server.db,
             password=server.password,
             ssl=server.tls,
-            pool_max_size=MAX_CONNECTIONS + 4,  # beyond the slots: probes, scans
+            pool_max_size=CONNECTIONS + 4,  # beyond the batches: probes, scans
             create_connection_timeout=PROBE_S,
             connection_pool_kwargs={
                 "username": server.username,
-                # One deadline stands around every operation. redis-py's own would cost a task per
-                # command, and the wait_for it uses can lose the outer cancellation (Python 3.11).
+                # One deadline stands around every batch. redis-py's own costs a task per write,
+                # and the wait_for it uses can lose the outer cancellation (Python 3.11).
                 "socket_timeout": None,
                 "retry": Retry(NoBackoff(), 0),
                 "protocol": 2,  # no HELLO: one round trip less to connect, and no pushed messages
                 "driver_info": None,
             },
         )
+        self._alone: Redis = self.cache.client
+        self._together = BatchingRedis(
+            self._alone.connection_pool, timeout_s * _BATCH_SHARE, self._failed, self._is_open
+        )
+        self.cache.client = self._together
 
     async def ask(self, work: Callable[[], Awaitable[Reply]]) -> Reply | None:
-        """Do the work within the deadline, or return None; raises nothing but CancelledError.
-
-        A connection whose reply was cut off is closed by redis-py, whatever cut it.
-        """
-        asked = False
+        """Do the work within the deadline, or return None; raises nothing but CancelledError."""
+        if self.breaker.is_open:
+            self.counters.not_asked += 1
+            return None
+        self.counters.asked += 1
         try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                # It may have opened while this one waited for a slot.
-                if self.breaker.is_open:
-                    self.counters.not_asked += 1
-                    return None
-                asked = True
-                self.counters.asked += 1
+            async with asyncio.timeout(self._timeout_s):
                 reply = await work()
+        except LostError:
+            return None  # its batch has been counted
+        except TimeoutError:
+            # A batch's own deadline is shorter: this one has waited for its turn.
+            self.counters.crowded += 1
+            return None
         except Exception as error:  # noqa: BLE001 -- a tier's fault, of whatever kind, is a miss
-            if asked:
-                self._failed(error)
-            else:
-                self.counters.crowded += 1
+            self._failed(error)
             return None
         self.breaker.succeeded()
         return reply
 
     async def run(self, script: Script, keys: Sequence[str], *args: bytes | int | str) -> Any:
         """Run a script: one round trip, or two where the server does not know it yet."""
-        raw, rest = self.cache.raw, (len(keys), *keys, *args)
-        try:
-            return await raw("execute_command", "EVALSHA", script.sha, *rest)
-        except NoScriptError:
-            return await raw("execute_command", "EVAL", script.text, *rest)
+        return await _run(partial(self.cache.raw, "execute_command"), script, keys, *args)
 
     async def probe(self, lease: str) -> bool:
         """Do what a request does, and close the breaker if it works, or open it if it does not.
@@ -135,15 +135,16 @@ class Link:
         """
         token = secrets.token_bytes(8)
         names = [f"{lease}:record", lease]
+        send = self._alone.execute_command
         try:
             async with asyncio.timeout(PROBE_S):
                 if self.breaker.is_open:
                     # They may lead to a host that is gone, and each would cost a request its 50 ms.
                     with contextlib.suppress(Exception):
-                        await self.cache.client.connection_pool.disconnect(inuse_connections=False)
-                await self.run(ENTER, names, token, PROBE_LEASE_MS, "")
+                        await self._alone.connection_pool.disconnect(inuse_connections=False)
+                await _run(send, ENTER, names, token, PROBE_LEASE_MS, "")
                 async with asyncio.timeout(self._timeout_s):
-                    await self.run(ENTER, names, token, PROBE_LEASE_MS, "")
+                    await _run(send, ENTER, names, token, PROBE_LEASE_MS, "")
         except Exception as error:  # noqa: BLE001 -- as above
             self._say(kind_of(error))
             if self.breaker.open():
@@ -159,7 +160,11 @@ class Link:
         """Close the connections, within the time of a probe."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(PROBE_S):
-                await self.cache.client.aclose()
+                await self._together.close_flights()
+                await self._alone.aclose()
+
+    def _is_open(self) -> bool:
+        return self.breaker.is_open
 
     def _failed(self, error: Exception) -> None:
         self.counters.errors += 1
@@ -172,6 +177,19 @@ class Link:
         if kind not in self._said:
             self._said.add(kind)
             logger.warning("cluster cache %s: %s", self.server, kind)
+
+
+async def _run(
+    send: Callable[..., Awaitable[Any]],
+    script: Script,
+    keys: Sequence[str],
+    *args: bytes | int | str,
+) -> Any:
+    rest = (len(keys), *keys, *args)
+    try:
+        return await send("EVALSHA", script.sha, *rest)
+    except NoScriptError:
+        return await send("EVAL", script.text, *rest)
 
 
 def kind_of(error: BaseException) -> str:

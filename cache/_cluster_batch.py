@@ -14,6 +14,8 @@ from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
 
+from cache.breaker import Breaker
+
 CONNECTIONS = 4
 """Batches that are out at the same time."""
 MAX_BATCH = 128
@@ -35,13 +37,14 @@ class BatchingRedis(Redis):
         self,
         pool: ConnectionPool,
         timeout_s: float,
-        lost: Callable[[Exception], None],
-        is_open: Callable[[], bool],
+        breaker: Breaker,
+        lost: Callable[[Exception, float], None],
     ) -> None:
+        """``lost`` hears of each batch that failed, and when it had taken off."""
         super().__init__(connection_pool=pool)
         self._timeout_s = timeout_s
+        self._breaker = breaker
         self._lost = lost
-        self._is_open = is_open
         self._waiting: deque[_Waiting] = deque()
         self._flights: set[asyncio.Task[None]] = set()
 
@@ -62,18 +65,19 @@ class BatchingRedis(Redis):
 
     async def _fly(self) -> None:
         while batch := self._take():
+            began = self._breaker.now()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     replies = await self._exchange(batch)
             except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait must hear
-                self._lost(error)
+                self._lost(error, began)
             else:
                 for (_, _, waiting), reply in zip(batch, replies, strict=True):
                     if not waiting.done():
                         waiting.set_result(reply)
             finally:
                 _give_up(batch)
-                if self._is_open():
+                if self._breaker.is_open:
                     _give_up(self._waiting)
                     self._waiting.clear()
 

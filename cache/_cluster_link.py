@@ -99,7 +99,7 @@ class Link:
         )
         self._alone: Redis = self.cache.client
         self._together = BatchingRedis(
-            self._alone.connection_pool, timeout_s * _BATCH_SHARE, self._failed, self._is_open
+            self._alone.connection_pool, timeout_s * _BATCH_SHARE, breaker, self._failed
         )
         self.cache.client = self._together
 
@@ -109,6 +109,7 @@ class Link:
             self.counters.not_asked += 1
             return None
         self.counters.asked += 1
+        began = self.breaker.now()
         try:
             async with asyncio.timeout(self._timeout_s):
                 reply = await work()
@@ -119,7 +120,7 @@ class Link:
             self.counters.crowded += 1
             return None
         except Exception as error:  # noqa: BLE001 -- a tier's fault, of whatever kind, is a miss
-            self._failed(error)
+            self._failed(error, began)
             return None
         self.breaker.succeeded()
         return reply
@@ -163,13 +164,10 @@ class Link:
                 await self._together.close_flights()
                 await self._alone.aclose()
 
-    def _is_open(self) -> bool:
-        return self.breaker.is_open
-
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, began: float) -> None:
         self.counters.errors += 1
         self._say(kind_of(error))
-        if self.breaker.failed():
+        if self.breaker.failed(began):
             logger.warning("cluster cache %s: not asked until it answers", self.server)
 
     def _say(self, kind: str) -> None:

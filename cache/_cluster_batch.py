@@ -50,6 +50,14 @@ class BatchingRedis(Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Return the reply. Raises the server's error, or LostError."""
+        return await _answer(self._board(args, options))
+
+    async def execute_together(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Return the replies of several commands; raises as ``execute_command`` does."""
+        replies = [self._board(args, {}) for args in commands]
+        return [await _answer(reply) for reply in replies]
+
+    def _board(self, args: tuple[Any, ...], options: dict[str, Any]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((args, options, reply))
@@ -57,11 +65,7 @@ class BatchingRedis(Redis):
             flight = loop.create_task(self._fly())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
-        # An exception travels as a value: one that nobody waits for any more is no one's concern.
-        answer = await reply
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        return reply
 
     async def _fly(self) -> None:
         while batch := self._take():
@@ -107,6 +111,14 @@ class BatchingRedis(Redis):
 
 
 _Waiting = tuple[tuple[Any, ...], dict[str, Any], asyncio.Future[Any]]
+
+
+async def _answer(reply: asyncio.Future[Any]) -> Any:
+    # An exception travels as a value: one that nobody waits for any more is no one's concern.
+    answer = await reply
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _give_up(waiting: "deque[_Waiting] | list[_Waiting]") -> None:

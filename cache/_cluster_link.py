@@ -20,7 +20,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from cache._cluster_batch import CONNECTIONS, BatchingRedis, LostError
-from cache._cluster_scripts import ENTER, Script
+from cache._cluster_scripts import ENTER, Script, enter_args
 from cache.breaker import Breaker
 from cache.cluster_url import Server
 
@@ -97,11 +97,11 @@ class Link:
                 "driver_info": None,
             },
         )
-        self._alone: Redis = self.cache.client
-        self._together = BatchingRedis(
-            self._alone.connection_pool, timeout_s * _BATCH_SHARE, breaker, self._failed
+        self.alone: Redis = self.cache.client
+        self.together = BatchingRedis(
+            self.alone.connection_pool, timeout_s * _BATCH_SHARE, breaker, self._failed
         )
-        self.cache.client = self._together
+        self.cache.client = self.together
 
     async def ask(self, work: Callable[[], Awaitable[Reply]]) -> Reply | None:
         """Do the work within the deadline, or return None; raises nothing but CancelledError."""
@@ -134,18 +134,18 @@ class Link:
 
         Takes a lease under a name of its own: a PING is answered by servers that take no write.
         """
-        token = secrets.token_bytes(8)
+        args = enter_args(secrets.token_bytes(8), PROBE_LEASE_MS, 0, waited=False)
         names = [f"{lease}:record", lease]
-        send = self._alone.execute_command
+        send = self.alone.execute_command
         try:
             async with asyncio.timeout(PROBE_S):
                 if self.breaker.is_open:
                     # They may lead to a host that is gone, and each would cost a request its 50 ms.
                     with contextlib.suppress(Exception):
-                        await self._alone.connection_pool.disconnect(inuse_connections=False)
-                await _run(send, ENTER, names, token, PROBE_LEASE_MS, "")
+                        await self.alone.connection_pool.disconnect(inuse_connections=False)
+                await _run(send, ENTER, names, *args)
                 async with asyncio.timeout(self._timeout_s):
-                    await _run(send, ENTER, names, token, PROBE_LEASE_MS, "")
+                    await _run(send, ENTER, names, *args)
         except Exception as error:  # noqa: BLE001 -- as above
             self._say(kind_of(error))
             if self.breaker.open():
@@ -161,8 +161,8 @@ class Link:
         """Close the connections, within the time of a probe."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(PROBE_S):
-                await self._together.close_flights()
-                await self._alone.aclose()
+                await self.together.close_flights()
+                await self.alone.aclose()
 
     def _failed(self, error: Exception, began: float) -> None:
         self.counters.errors += 1

@@ -6,8 +6,12 @@ and the failure in which it ended.
 """
 
 import hashlib
+import math
 
 from cache.record import MAGIC, ORDER
+
+COUNTED_AT = slice(ORDER.stop, ORDER.stop + 8)
+"""Where a record says in which second it was counted (`cache.record`)."""
 
 # `redis.pcall` shows another type's error as a table. Foreign types under our names are removed;
 # any other error is raised by asking once more.
@@ -43,21 +47,38 @@ class Script:
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-# ARGV: token, lease in ms, "1" for one that waits already.  Reply: tag, payload, bad.
+# ARGV: token, lease in ms, "1" for one that waits already, the least counted_at_s that is
+# fresh (8 bytes), the first bytes of every record of ours.
+# Reply: tag, payload (a value, a failure, or a value that is too old), bad.
 ENTER = Script(
     _PRELUDE,
-    """
-local record = read('GET', KEYS[1])
-if record then return {'found', record, bad} end
+    _GREATER,
+    f"""
+local record, stale = read('GET', KEYS[1]), ''
+if record then
+  local ours = string.sub(record, 1, {len(MAGIC)}) == ARGV[5]
+  local counted_at = string.sub(record, {COUNTED_AT.start + 1}, {COUNTED_AT.stop})
+  if not ours or not greater(ARGV[4], counted_at) then return {{'found', record, bad}} end
+  stale = record
+end
 local lease = read('GET', KEYS[2])
 if lease and lease ~= 'L' .. ARGV[1] then
-  if string.sub(lease, 1, 1) == 'L' then return {'held', '', bad} end
-  if ARGV[3] == '1' then return {'failed', string.sub(lease, 2), bad} end
+  if string.sub(lease, 1, 1) == 'L' then return {{'held', stale, bad}} end
+  if ARGV[3] == '1' then return {{'failed', string.sub(lease, 2), bad}} end
 end
 redis.call('SET', KEYS[2], 'L' .. ARGV[1], 'PX', ARGV[2])
-return {'led', '', bad}
+return {{'led', stale, bad}}
 """,
 )
+
+
+def enter_args(
+    token: bytes, lease_ms: int, fresh_from_s: float, *, waited: bool
+) -> tuple[bytes, int, str, bytes, bytes]:
+    """Compose ENTER's arguments: a record counted after ``fresh_from_s`` is fresh."""
+    least = 0 if fresh_from_s < 0 else math.floor(min(fresh_from_s, 2**62)) + 1
+    return token, lease_ms, "1" if waited else "", least.to_bytes(8), MAGIC
+
 
 # ARGV: token, value ("" for none), ttl in ms.  Reply: what stood there, whether stored, bad.
 LAND = Script(

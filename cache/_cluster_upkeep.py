@@ -28,10 +28,7 @@ async def read(link: Link, name: str) -> bytes | None:
 
 async def unlink(link: Link, names: Sequence[str]) -> int:
     """Remove names; one command each, since they lie in different slots."""
-    async with link.cache.client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.execute_command("UNLINK", name)
-        return sum(await pipe.execute())
+    return sum(await link.together.execute_together(*(("UNLINK", name) for name in names)))
 
 
 async def read_generations(link: Link, name: str) -> dict[str, int]:
@@ -53,11 +50,9 @@ async def read_generations(link: Link, name: str) -> dict[str, int]:
 
 async def read_stats(link: Link) -> dict[str, str | int]:
     """Read the server's name, version, used memory in bytes and number of keys of its database."""
-    async with link.cache.client.pipeline(transaction=False) as pipe:
-        pipe.execute_command("INFO", "server")
-        pipe.execute_command("INFO", "memory")
-        pipe.execute_command("DBSIZE")
-        server, memory, keys = await pipe.execute()
+    server, memory, keys = await link.together.execute_together(
+        ("INFO", "server"), ("INFO", "memory"), ("DBSIZE",)
+    )
     name = str(server.get("server_name", "redis"))
     version = server.get(f"{name}_version", server.get("redis_version", "unknown"))
     return {
@@ -86,7 +81,7 @@ async def scan(link: Link, prefix: str) -> AsyncIterator[tuple[bytes, bytes, flo
 async def _step(
     link: Link, prefix: str, cursor: int
 ) -> tuple[int, list[tuple[bytes, bytes, float]]]:
-    client = link.cache.client
+    client = link.alone
     cursor, names = await client.scan(cursor, match=f"{prefix}{{*}}", count=BATCH)
     async with client.pipeline(transaction=False) as pipe:
         for name in names:

@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from cache._cluster_link import PROBE_S, AwayError, Counters, Link
-from cache._cluster_scripts import ENTER, FAIL, LAND, RAISE, RELEASE, RENEW, Script
+from cache._cluster_scripts import ENTER, FAIL, LAND, RAISE, RELEASE, RENEW, Script, enter_args
 from cache._cluster_upkeep import BATCH, read, read_generations, read_stats, scan, unlink
 from cache.breaker import Breaker
 from cache.cluster_url import check_namespace, parse
@@ -30,6 +30,8 @@ from cache.failure import LASTS_S, Failure
 LEASE_MS = 3_000
 """A leader that dies is replaced after this time; one that lives renews each second."""
 MAX_RETRY_AFTER_S = 3_600
+LONGEST_S = 10 * 365 * 86_400
+ALL_FRESH = float("-inf")
 _FAILURE_TYPE = re.compile(r"[a-z_]{1,32}")
 _failures = msgspec.msgpack.Decoder(Failure)
 
@@ -49,9 +51,15 @@ class Failed(Struct, frozen=True):
 class Led(Struct, frozen=True):
     """The lease is this caller's own."""
 
+    stale: bytes | None = None
+    """What stands under the key, too old for this caller."""
+
 
 class Held(Struct, frozen=True):
     """Somebody else is asking the provider."""
+
+    stale: bytes | None = None
+    """As above."""
 
 
 class Away(Struct, frozen=True):
@@ -59,7 +67,6 @@ class Away(Struct, frozen=True):
 
 
 Entered = Found | Failed | Led | Held | Away
-LED, HELD, AWAY = Led(), Held(), Away()
 
 
 class ClusterCache:
@@ -91,31 +98,34 @@ class ClusterCache:
         """Return what stands under the key, or None."""
         return await self._link.ask(lambda: read(self._link, self._record(key)))
 
-    async def enter(self, key: bytes, token: bytes, waited: bool) -> Entered:  # noqa: FBT001
-        """Find the record or take the lease, in one round trip.
+    async def enter(
+        self, key: bytes, token: bytes, fresh_from_s: float = ALL_FRESH, *, waited: bool
+    ) -> Entered:
+        """Find a record counted after ``fresh_from_s`` or take the lease, in one round trip.
 
-        ``waited`` says that this caller has met another's lease before: it shares that flight's
-        failure, where a newcomer takes the lease over. A token that asks again keeps its lease.
+        ``fresh_from_s`` is in seconds since 1970. ``waited`` says that this caller has met
+        another's lease before: it shares that flight's failure, where a newcomer takes the lease
+        over. A token that asks again keeps its lease.
         """
         names = [self._record(key), self._lease(key)]
+        args = enter_args(token, self._lease_ms, fresh_from_s, waited=waited)
 
         async def work() -> tuple[bytes, bytes, int]:
-            reply = await self._link.run(ENTER, names, token, self._lease_ms, "1" if waited else "")
-            return _three(reply)
+            return _three(await self._link.run(ENTER, names, *args))
 
         reply = await self._link.ask(work)
         if reply is None:
-            return AWAY
+            return Away()
         tag, payload, bad = reply
         self.counters.bad += bad
         if tag == b"found":
             return Found(payload)
         if tag != b"failed":
-            return LED if tag == b"led" else HELD
+            return (Led if tag == b"led" else Held)(payload or None)
         failure = _read_failure(payload)
         if failure is None:  # nobody of ours wrote it: it stands for nothing
             self.counters.bad += 1
-            return await self.enter(key, token, waited=False)
+            return await self.enter(key, token, fresh_from_s, waited=False)
         return Failed(failure)
 
     async def renew(self, key: bytes, token: bytes) -> bool:
@@ -133,7 +143,8 @@ class ClusterCache:
         async def work() -> bytes | None:
             names = [self._record(key), self._lease(key)]
             store = value if value is not None and ttl_s > 0 else b""
-            reply = await self._link.run(LAND, names, token, store, max(1, int(ttl_s * 1000)))
+            ttl_ms = max(1, int(min(ttl_s, LONGEST_S) * 1000))
+            reply = await self._link.run(LAND, names, token, store, ttl_ms)
             before: bytes | None
             before, _, bad = _three(reply)
             self.counters.bad += bad

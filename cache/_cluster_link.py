@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from socket import gaierror
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from aiocache import RedisCache
 from aiocache.serializers import NullSerializer
@@ -16,10 +14,10 @@ from msgspec import Struct
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse, NoScriptError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError
 
 from cache._cluster_batch import CONNECTIONS, BatchingRedis, LostError
+from cache._cluster_faults import kind_of
 from cache._cluster_scripts import ENTER, Script, enter_args
 from cache.breaker import Breaker
 from cache.cluster_url import Server
@@ -34,22 +32,6 @@ PROBE_LEASE_MS = 1000
 
 Reply = TypeVar("Reply")
 
-KINDS: Final = {
-    "NOAUTH": "password missing",
-    "WRONGPASS": "user or password refused",
-    "NOPERM": "this user may not run the commands needed",
-    "LOADING": "still loading its data",
-    "READONLY": "a read-only replica",
-    "OOM": "its memory is full, and it evicts nothing",
-    "MISCONF": "it cannot save, and takes no writes",
-    "MASTERDOWN": "a replica without its master",
-    "BUSY": "busy with a script",
-    "CLUSTERDOWN": "its cluster is down",
-    "MOVED": "a Redis Cluster that keeps our keys elsewhere",
-    "CROSSSLOT": "a Redis Cluster that keeps our keys elsewhere",
-}
-"""What the first word of an error reply means; the rest of a reply is never repeated."""
-
 
 class Counters(Struct):
     """What happened on this line since the start; one process's own."""
@@ -62,10 +44,6 @@ class Counters(Struct):
     """Gave up before its turn came: too much at once here, which is no fault of the server."""
     bad: int = 0
     """Values of the wrong type or that were no records: removed."""
-
-
-class AwayError(Exception):
-    """The server cannot be asked, or what it said cannot be understood."""
 
 
 class Link:
@@ -188,35 +166,3 @@ async def _run(
         return await send("EVALSHA", script.sha, *rest)
     except NoScriptError:
         return await send("EVAL", script.text, *rest)
-
-
-def kind_of(error: BaseException) -> str:
-    """Say what went wrong, without the error's text: that may quote a key or a password."""
-    if isinstance(error, TimeoutError | RedisTimeoutError):
-        return "silent"
-    cause: BaseException | None = error
-    while cause is not None:
-        for kinds, kind in _CAUSES:
-            if isinstance(cause, kinds):
-                return kind
-        cause = cause.__cause__ or cause.__context__
-    # Before Redis 7, an error inside a script is reported around the original one.
-    words = f"{getattr(error, 'status_code', None) or ''} {error}".replace("-", " ").split()
-    for word in words if isinstance(error, RedisError) else ():
-        if word in KINDS:
-            return KINDS[word]
-    return "connection lost" if _is_connection(error) else type(error).__name__
-
-
-def _is_connection(error: BaseException) -> bool:
-    return isinstance(error, OSError) or type(error).__name__ == "ConnectionError"
-
-
-_CAUSES: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (ConnectionRefusedError, "refused"),
-    (ConnectionResetError, "connection lost"),
-    (gaierror, "its name is not known"),
-    (ssl.SSLError, "TLS failed"),
-    (InvalidResponse, "no Redis or Valkey server"),
-    (AwayError, "an answer that cannot be understood"),
-)

@@ -1,11 +1,13 @@
 """What is asked of the cluster's server beside the way of a count: one round trip per step."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 
 from redis.exceptions import ResponseError
 
-from cache._cluster_link import AwayError, Link
+from cache._cluster_faults import AwayError
+from cache._cluster_link import Link
 
 BATCH = 200
 """Records per round trip, so that no step holds the server for long."""
@@ -90,7 +92,7 @@ async def _step(
         replies = await pipe.execute(raise_on_error=False) if names else []
     found = []
     for name, value, ttl_ms in zip(names, replies[::2], replies[1::2], strict=True):
-        key = _key(name.decode(errors="replace").removeprefix(prefix))
+        key = _key(os.fsdecode(name).removeprefix(prefix))
         if key is not None and isinstance(value, bytes) and isinstance(ttl_ms, int):
             found.append((key, value, ttl_ms / 1000 if ttl_ms >= 0 else float("inf")))
     return cursor, found

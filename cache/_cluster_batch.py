@@ -47,6 +47,7 @@ class BatchingRedis(Redis):
         self._lost = lost
         self._waiting: deque[_Waiting] = deque()
         self._flights: set[asyncio.Task[None]] = set()
+        self._out: dict[int, float] = {}
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Return the reply. Raises the server's error, or LostError."""
@@ -69,17 +70,19 @@ class BatchingRedis(Redis):
 
     async def _fly(self) -> None:
         while batch := self._take():
-            began = self._breaker.now()
+            began = self._out[id(batch)] = self._breaker.now()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     replies = await self._exchange(batch)
             except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait must hear
-                self._lost(error, began)
+                if not all(waiting.done() for _, _, waiting in batch):
+                    self._lost(error, began)
             else:
                 for (_, _, waiting), reply in zip(batch, replies, strict=True):
                     if not waiting.done():
                         waiting.set_result(reply)
             finally:
+                del self._out[id(batch)]
                 _give_up(batch)
                 if self._breaker.is_open:
                     _give_up(self._waiting)
@@ -92,6 +95,11 @@ class BatchingRedis(Redis):
             if not waiting[2].done():  # else its deadline has passed here
                 batch.append(waiting)
         return batch
+
+    def is_silent(self) -> bool:
+        """Say whether a batch has been out for longer than any that is merely one of many."""
+        late = self._breaker.now() - self._timeout_s / 2
+        return any(began < late for began in self._out.values())
 
     async def _exchange(self, batch: "list[_Waiting]") -> list[Any]:
         async with self.pipeline(transaction=False) as pipe:

@@ -4,6 +4,7 @@ import ssl
 from socket import gaierror
 from typing import Final
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -43,11 +44,8 @@ def kind_of(error: BaseException) -> str:
     for word in words if isinstance(error, RedisError) else ():
         if word in KINDS:
             return KINDS[word]
-    return "connection lost" if _is_connection(error) else type(error).__name__
-
-
-def _is_connection(error: BaseException) -> bool:
-    return isinstance(error, OSError) or type(error).__name__ == "ConnectionError"
+    lost = isinstance(error, OSError | RedisConnectionError)
+    return "connection lost" if lost else type(error).__name__
 
 
 _CAUSES: Final[tuple[tuple[type[BaseException], str], ...]] = (

@@ -24,8 +24,6 @@ from cache.cluster_url import Server
 
 logger = logging.getLogger("tallygate.cache")
 
-_BATCH_SHARE = 0.9
-"""Of an operation's time: a batch that gets no reply fails, and counts, before those in it do."""
 PROBE_S = 1.0
 """What a probe may take to connect, and how often it looks. No request waits for it."""
 PROBE_LEASE_MS = 1000
@@ -76,9 +74,7 @@ class Link:
             },
         )
         self.alone: Redis = self.cache.client
-        self.together = BatchingRedis(
-            self.alone.connection_pool, timeout_s * _BATCH_SHARE, breaker, self._failed
-        )
+        self.together = BatchingRedis(self.alone.connection_pool, timeout_s, breaker, self._failed)
         self.cache.client = self.together
 
     async def ask(self, work: Callable[[], Awaitable[Reply]]) -> Reply | None:
@@ -93,9 +89,11 @@ class Link:
                 reply = await work()
         except LostError:
             return None  # its batch has been counted
-        except TimeoutError:
-            # A batch's own deadline is shorter: this one has waited for its turn.
-            self.counters.crowded += 1
+        except TimeoutError as error:
+            if self.together.is_silent():
+                self._failed(error, began)
+            else:
+                self.counters.crowded += 1
             return None
         except Exception as error:  # noqa: BLE001 -- a tier's fault, of whatever kind, is a miss
             self._failed(error, began)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import ConnectionPool, Redis
+from redis.exceptions import ResponseError
 
 from cache.breaker import Breaker
 
@@ -102,6 +103,12 @@ class BatchingRedis(Redis):
         return any(began < late for began in self._out.values())
 
     async def _exchange(self, batch: "list[_Waiting]") -> list[Any]:
+        if len(batch) == 1:  # the usual case, at half the price of a pipeline
+            args, options, _ = batch[0]
+            try:
+                return [await super().execute_command(*args, **options)]
+            except ResponseError as error:
+                return [error]
         async with self.pipeline(transaction=False) as pipe:
             for args, options, _ in batch:
                 pipe.execute_command(*args, **options)

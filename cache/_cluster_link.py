@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 from aiocache import RedisCache
 from aiocache.serializers import NullSerializer
 from msgspec import Struct
-from redis.asyncio import Redis
+from redis.asyncio import Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
@@ -44,6 +45,29 @@ class Counters(Struct):
     """Values of the wrong type or that were no records: removed."""
 
 
+class _TLSConnection(SSLConnection):
+    """Shares one context: loading the CA bundle anew would hold the loop for each connection."""
+
+    def __init__(self, *, context: ssl.SSLContext, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ssl_context.context = context
+
+
+def _connection_kwargs(server: Server) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {
+        "username": server.username,
+        # One deadline stands around every batch. redis-py's own costs a task per write, and the
+        # wait_for it uses can lose the outer cancellation (Python 3.11).
+        "socket_timeout": None,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,  # no HELLO: one round trip less to connect, and no pushed messages
+        "driver_info": None,
+    }
+    if server.tls:
+        kwargs |= {"connection_class": _TLSConnection, "context": ssl.create_default_context()}
+    return kwargs
+
+
 class Link:
     """Asks one server; what goes wrong is counted, said once, and never raised."""
 
@@ -60,18 +84,9 @@ class Link:
             port=server.port,
             db=server.db,
             password=server.password,
-            ssl=server.tls,
             pool_max_size=CONNECTIONS + 4,  # beyond the batches: probes, scans
             create_connection_timeout=PROBE_S,
-            connection_pool_kwargs={
-                "username": server.username,
-                # One deadline stands around every batch. redis-py's own costs a task per write,
-                # and the wait_for it uses can lose the outer cancellation (Python 3.11).
-                "socket_timeout": None,
-                "retry": Retry(NoBackoff(), 0),
-                "protocol": 2,  # no HELLO: one round trip less to connect, and no pushed messages
-                "driver_info": None,
-            },
+            connection_pool_kwargs=_connection_kwargs(server),
         )
         self.alone: Redis = self.cache.client
         self.together = BatchingRedis(self.alone.connection_pool, timeout_s, breaker, self._failed)

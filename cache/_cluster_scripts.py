@@ -56,7 +56,7 @@ ENTER = Script(
     f"""
 local record, stale = read('GET', KEYS[1]), ''
 if record then
-  local ours = string.sub(record, 1, {len(MAGIC)}) == ARGV[5]
+  local ours = string.sub(record, 1, {len(MAGIC)}) == ARGV[5] and #record >= {COUNTED_AT.stop}
   local counted_at = string.sub(record, {COUNTED_AT.start + 1}, {COUNTED_AT.stop})
   if not ours or not greater(ARGV[4], counted_at) then return {{'found', record, bad}} end
   stale = record
@@ -89,8 +89,8 @@ local function order(value) return string.sub(value, {ORDER.start + 1}, {ORDER.s
 local function kind(value) return string.sub(value, 1, {len(MAGIC)}) end
 local before, value, stored = read('GET', KEYS[1]), ARGV[2], 0
 if value ~= '' then
-  local newer = before and kind(before) == kind(value) and greater(order(before), order(value))
-  if not newer then
+  local ours = before and kind(before) == kind(value) and #before >= {ORDER.stop}
+  if not ours or not greater(order(before), order(value)) then
     redis.call('SET', KEYS[1], value, 'PX', ARGV[3])
     stored = 1
   end

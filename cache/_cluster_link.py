@@ -6,46 +6,30 @@ import logging
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from socket import gaierror
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from aiocache import RedisCache
 from aiocache.serializers import NullSerializer
 from msgspec import Struct
+from redis.asyncio import Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse, NoScriptError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import NoScriptError
 
-from cache._cluster_scripts import ENTER, Script
+from cache._cluster_batch import CONNECTIONS, BatchingRedis, LostError
+from cache._cluster_faults import kind_of
+from cache._cluster_scripts import ENTER, Script, enter_args
 from cache.breaker import Breaker
 from cache.cluster_url import Server
 
 logger = logging.getLogger("tallygate.cache")
 
-MAX_CONNECTIONS = 16
-"""At most so many operations are out at once; the others wait within their own deadline."""
 PROBE_S = 1.0
 """What a probe may take to connect, and how often it looks. No request waits for it."""
 PROBE_LEASE_MS = 1000
 
 Reply = TypeVar("Reply")
-
-KINDS: Final = {
-    "NOAUTH": "password missing",
-    "WRONGPASS": "user or password refused",
-    "NOPERM": "this user may not run the commands needed",
-    "LOADING": "still loading its data",
-    "READONLY": "a read-only replica",
-    "OOM": "its memory is full, and it evicts nothing",
-    "MISCONF": "it cannot save, and takes no writes",
-    "MASTERDOWN": "a replica without its master",
-    "BUSY": "busy with a script",
-    "CLUSTERDOWN": "its cluster is down",
-    "MOVED": "a Redis Cluster that keeps our keys elsewhere",
-    "CROSSSLOT": "a Redis Cluster that keeps our keys elsewhere",
-}
-"""What the first word of an error reply means; the rest of a reply is never repeated."""
 
 
 class Counters(Struct):
@@ -56,13 +40,32 @@ class Counters(Struct):
     not_asked: int = 0
     """Answered at once because the breaker was open."""
     crowded: int = 0
-    """Gave up waiting for a connection: too much at once here, which is no fault of the server."""
+    """Gave up before its turn came: too much at once here, which is no fault of the server."""
     bad: int = 0
     """Values of the wrong type or that were no records: removed."""
 
 
-class AwayError(Exception):
-    """The server cannot be asked, or what it said cannot be understood."""
+class _TLSConnection(SSLConnection):
+    """Shares one context: loading the CA bundle anew would hold the loop for each connection."""
+
+    def __init__(self, *, context: ssl.SSLContext, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ssl_context.context = context
+
+
+def _connection_kwargs(server: Server) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {
+        "username": server.username,
+        # One deadline stands around every batch. redis-py's own costs a task per write, and the
+        # wait_for it uses can lose the outer cancellation (Python 3.11).
+        "socket_timeout": None,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,  # no HELLO: one round trip less to connect, and no pushed messages
+        "driver_info": None,
+    }
+    if server.tls:
+        kwargs |= {"connection_class": _TLSConnection, "context": ssl.create_default_context()}
+    return kwargs
 
 
 class Link:
@@ -73,7 +76,6 @@ class Link:
         self.breaker = breaker
         self.counters = Counters()
         self._timeout_s = timeout_s
-        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._said: set[str] = set()
         self.cache = RedisCache(
             serializer=NullSerializer(encoding=None),
@@ -82,68 +84,59 @@ class Link:
             port=server.port,
             db=server.db,
             password=server.password,
-            ssl=server.tls,
-            pool_max_size=MAX_CONNECTIONS + 4,  # beyond the slots: probes, scans
+            pool_max_size=CONNECTIONS + 4,  # beyond the batches: probes, scans
             create_connection_timeout=PROBE_S,
-            connection_pool_kwargs={
-                "username": server.username,
-                # One deadline stands around every operation. redis-py's own would cost a task per
-                # command, and the wait_for it uses can lose the outer cancellation (Python 3.11).
-                "socket_timeout": None,
-                "retry": Retry(NoBackoff(), 0),
-                "protocol": 2,  # no HELLO: one round trip less to connect, and no pushed messages
-                "driver_info": None,
-            },
+            connection_pool_kwargs=_connection_kwargs(server),
         )
+        self.alone: Redis = self.cache.client
+        self.together = BatchingRedis(self.alone.connection_pool, timeout_s, breaker, self._failed)
+        self.cache.client = self.together
 
     async def ask(self, work: Callable[[], Awaitable[Reply]]) -> Reply | None:
-        """Do the work within the deadline, or return None; raises nothing but CancelledError.
-
-        A connection whose reply was cut off is closed by redis-py, whatever cut it.
-        """
-        asked = False
+        """Do the work within the deadline, or return None; raises nothing but CancelledError."""
+        if self.breaker.is_open:
+            self.counters.not_asked += 1
+            return None
+        self.counters.asked += 1
+        began = self.breaker.now()
         try:
-            async with asyncio.timeout(self._timeout_s), self._slots:
-                # It may have opened while this one waited for a slot.
-                if self.breaker.is_open:
-                    self.counters.not_asked += 1
-                    return None
-                asked = True
-                self.counters.asked += 1
+            async with asyncio.timeout(self._timeout_s):
                 reply = await work()
-        except Exception as error:  # noqa: BLE001 -- a tier's fault, of whatever kind, is a miss
-            if asked:
-                self._failed(error)
+        except LostError:
+            return None  # its batch has been counted
+        except TimeoutError as error:
+            if self.together.is_silent():
+                self._failed(error, began)
             else:
                 self.counters.crowded += 1
+            return None
+        except Exception as error:  # noqa: BLE001 -- a tier's fault, of whatever kind, is a miss
+            self._failed(error, began)
             return None
         self.breaker.succeeded()
         return reply
 
     async def run(self, script: Script, keys: Sequence[str], *args: bytes | int | str) -> Any:
         """Run a script: one round trip, or two where the server does not know it yet."""
-        raw, rest = self.cache.raw, (len(keys), *keys, *args)
-        try:
-            return await raw("execute_command", "EVALSHA", script.sha, *rest)
-        except NoScriptError:
-            return await raw("execute_command", "EVAL", script.text, *rest)
+        return await _run(partial(self.cache.raw, "execute_command"), script, keys, *args)
 
     async def probe(self, lease: str) -> bool:
         """Do what a request does, and close the breaker if it works, or open it if it does not.
 
         Takes a lease under a name of its own: a PING is answered by servers that take no write.
         """
-        token = secrets.token_bytes(8)
+        args = enter_args(secrets.token_bytes(8), PROBE_LEASE_MS, 0, waited=False)
         names = [f"{lease}:record", lease]
+        send = self.alone.execute_command
         try:
             async with asyncio.timeout(PROBE_S):
                 if self.breaker.is_open:
                     # They may lead to a host that is gone, and each would cost a request its 50 ms.
                     with contextlib.suppress(Exception):
-                        await self.cache.client.connection_pool.disconnect(inuse_connections=False)
-                await self.run(ENTER, names, token, PROBE_LEASE_MS, "")
+                        await self.alone.connection_pool.disconnect(inuse_connections=False)
+                await _run(send, ENTER, names, *args)
                 async with asyncio.timeout(self._timeout_s):
-                    await self.run(ENTER, names, token, PROBE_LEASE_MS, "")
+                    await _run(send, ENTER, names, *args)
         except Exception as error:  # noqa: BLE001 -- as above
             self._say(kind_of(error))
             if self.breaker.open():
@@ -159,12 +152,13 @@ class Link:
         """Close the connections, within the time of a probe."""
         with contextlib.suppress(Exception):
             async with asyncio.timeout(PROBE_S):
-                await self.cache.client.aclose()
+                await self.together.close_flights()
+                await self.alone.aclose()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: Exception, began: float) -> None:
         self.counters.errors += 1
         self._say(kind_of(error))
-        if self.breaker.failed():
+        if self.breaker.failed(began):
             logger.warning("cluster cache %s: not asked until it answers", self.server)
 
     def _say(self, kind: str) -> None:
@@ -174,33 +168,14 @@ class Link:
             logger.warning("cluster cache %s: %s", self.server, kind)
 
 
-def kind_of(error: BaseException) -> str:
-    """Say what went wrong, without the error's text: that may quote a key or a password."""
-    if isinstance(error, TimeoutError | RedisTimeoutError):
-        return "silent"
-    cause: BaseException | None = error
-    while cause is not None:
-        for kinds, kind in _CAUSES:
-            if isinstance(cause, kinds):
-                return kind
-        cause = cause.__cause__ or cause.__context__
-    # Before Redis 7, an error inside a script is reported around the original one.
-    words = f"{getattr(error, 'status_code', None) or ''} {error}".replace("-", " ").split()
-    for word in words if isinstance(error, RedisError) else ():
-        if word in KINDS:
-            return KINDS[word]
-    return "connection lost" if _is_connection(error) else type(error).__name__
-
-
-def _is_connection(error: BaseException) -> bool:
-    return isinstance(error, OSError) or type(error).__name__ == "ConnectionError"
-
-
-_CAUSES: Final[tuple[tuple[type[BaseException], str], ...]] = (
-    (ConnectionRefusedError, "refused"),
-    (ConnectionResetError, "connection lost"),
-    (gaierror, "its name is not known"),
-    (ssl.SSLError, "TLS failed"),
-    (InvalidResponse, "no Redis or Valkey server"),
-    (AwayError, "an answer that cannot be understood"),
-)
+async def _run(
+    send: Callable[..., Awaitable[Any]],
+    script: Script,
+    keys: Sequence[str],
+    *args: bytes | int | str,
+) -> Any:
+    rest = (len(keys), *keys, *args)
+    try:
+        return await send("EVALSHA", script.sha, *rest)
+    except NoScriptError:
+        return await send("EVAL", script.text, *rest)

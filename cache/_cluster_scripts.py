@@ -6,8 +6,12 @@ and the failure in which it ended.
 """
 
 import hashlib
+import math
 
-from cache.record import COUNTED, MAGIC, ORDER
+from cache.record import MAGIC, ORDER
+
+COUNTED_AT = slice(ORDER.stop, ORDER.stop + 8)
+"""Where a record says in which second it was counted (`cache.record`)."""
 
 # `redis.pcall` shows another type's error as a table. Foreign types under our names are removed;
 # any other error is raised by asking once more.
@@ -43,26 +47,38 @@ class Script:
         self.sha = hashlib.sha1(self.text, usedforsecurity=False).hexdigest()
 
 
-# ARGV: token, lease in ms, "1" for one that waits already, and since when a count must have been
-# made, in the bytes of a record.  Reply: tag, payload, bad; an older record goes along as payload.
+# ARGV: token, lease in ms, "1" for one that waits already, the least counted_at_s that is
+# fresh (8 bytes), the first bytes of every record of ours.
+# Reply: tag, payload (a value, a failure, or a value that is too old), bad.
 ENTER = Script(
     _PRELUDE,
     _GREATER,
     f"""
-local record = read('GET', KEYS[1])
-local counted = record and string.sub(record, {COUNTED.start + 1}, {COUNTED.stop})
-if record and not greater(ARGV[4], counted) then return {{'found', record, bad}} end
-""",
-    """
+local record, stale = read('GET', KEYS[1]), ''
+if record then
+  local ours = string.sub(record, 1, {len(MAGIC)}) == ARGV[5] and #record >= {COUNTED_AT.stop}
+  local counted_at = string.sub(record, {COUNTED_AT.start + 1}, {COUNTED_AT.stop})
+  if not ours or not greater(ARGV[4], counted_at) then return {{'found', record, bad}} end
+  stale = record
+end
 local lease = read('GET', KEYS[2])
 if lease and lease ~= 'L' .. ARGV[1] then
-  if string.sub(lease, 1, 1) == 'L' then return {'held', record or '', bad} end
-  if ARGV[3] == '1' then return {'failed', string.sub(lease, 2), bad} end
+  if string.sub(lease, 1, 1) == 'L' then return {{'held', stale, bad}} end
+  if ARGV[3] == '1' then return {{'failed', string.sub(lease, 2), bad}} end
 end
 redis.call('SET', KEYS[2], 'L' .. ARGV[1], 'PX', ARGV[2])
-return {'led', record or '', bad}
+return {{'led', stale, bad}}
 """,
 )
+
+
+def enter_args(
+    token: bytes, lease_ms: int, fresh_from_s: float, *, waited: bool
+) -> tuple[bytes, int, str, bytes, bytes]:
+    """Compose ENTER's arguments: a record counted after ``fresh_from_s`` is fresh."""
+    least = 0 if fresh_from_s < 0 else math.floor(min(fresh_from_s, 2**62)) + 1
+    return token, lease_ms, "1" if waited else "", least.to_bytes(8), MAGIC
+
 
 # ARGV: token, value ("" for none), ttl in ms.  Reply: what stood there, whether stored, bad.
 LAND = Script(
@@ -73,8 +89,8 @@ local function order(value) return string.sub(value, {ORDER.start + 1}, {ORDER.s
 local function kind(value) return string.sub(value, 1, {len(MAGIC)}) end
 local before, value, stored = read('GET', KEYS[1]), ARGV[2], 0
 if value ~= '' then
-  local newer = before and kind(before) == kind(value) and greater(order(before), order(value))
-  if not newer then
+  local ours = before and kind(before) == kind(value) and #before >= {ORDER.stop}
+  if not ours or not greater(order(before), order(value)) then
     redis.call('SET', KEYS[1], value, 'PX', ARGV[3])
     stored = 1
   end

@@ -1,11 +1,13 @@
 """What is asked of the cluster's server beside the way of a count: one round trip per step."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Sequence
 
 from redis.exceptions import ResponseError
 
-from cache._cluster_link import AwayError, Link
+from cache._cluster_faults import AwayError
+from cache._cluster_link import Link
 
 BATCH = 200
 """Records per round trip, so that no step holds the server for long."""
@@ -28,10 +30,7 @@ async def read(link: Link, name: str) -> bytes | None:
 
 async def unlink(link: Link, names: Sequence[str]) -> int:
     """Remove names; one command each, since they lie in different slots."""
-    async with link.cache.client.pipeline(transaction=False) as pipe:
-        for name in names:
-            pipe.execute_command("UNLINK", name)
-        return sum(await pipe.execute())
+    return sum(await link.together.execute_together(*(("UNLINK", name) for name in names)))
 
 
 async def read_generations(link: Link, name: str) -> dict[str, int]:
@@ -53,11 +52,9 @@ async def read_generations(link: Link, name: str) -> dict[str, int]:
 
 async def read_stats(link: Link) -> dict[str, str | int]:
     """Read the server's name, version, used memory in bytes and number of keys of its database."""
-    async with link.cache.client.pipeline(transaction=False) as pipe:
-        pipe.execute_command("INFO", "server")
-        pipe.execute_command("INFO", "memory")
-        pipe.execute_command("DBSIZE")
-        server, memory, keys = await pipe.execute()
+    server, memory, keys = await link.together.execute_together(
+        ("INFO", "server"), ("INFO", "memory"), ("DBSIZE",)
+    )
     name = str(server.get("server_name", "redis"))
     version = server.get(f"{name}_version", server.get("redis_version", "unknown"))
     return {
@@ -86,7 +83,7 @@ async def scan(link: Link, prefix: str) -> AsyncIterator[tuple[bytes, bytes, flo
 async def _step(
     link: Link, prefix: str, cursor: int
 ) -> tuple[int, list[tuple[bytes, bytes, float]]]:
-    client = link.cache.client
+    client = link.alone
     cursor, names = await client.scan(cursor, match=f"{prefix}{{*}}", count=BATCH)
     async with client.pipeline(transaction=False) as pipe:
         for name in names:
@@ -95,7 +92,7 @@ async def _step(
         replies = await pipe.execute(raise_on_error=False) if names else []
     found = []
     for name, value, ttl_ms in zip(names, replies[::2], replies[1::2], strict=True):
-        key = _key(name.decode(errors="replace").removeprefix(prefix))
+        key = _key(os.fsdecode(name).removeprefix(prefix))
         if key is not None and isinstance(value, bytes) and isinstance(ttl_ms, int):
             found.append((key, value, ttl_ms / 1000 if ttl_ms >= 0 else float("inf")))
     return cursor, found

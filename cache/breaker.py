@@ -9,10 +9,13 @@ ERRORS_IN_A_ROW = 3
 class Breaker:
     """Closed until ``threshold`` errors in a row; then open until a probe closes it.
 
-    Synchronous, and of one event loop. A request that took off before it opened may still succeed
-    afterwards; that does not close it, because only a probe costs no request anything:
+    Synchronous, and of one event loop. Errors that overlap in time are one step of the row: a pause
+    of this process makes everything that was out look late at once.
 
-        A, B, C fail ── open ── D, asked before, succeeds ── still open ── probe ── closed
+        A ├──────┤ fails: 1                   E, asked while closed, succeeds after D:
+        B  ├──────┤ fails: still 1            still open, for only a probe costs no request
+        C          ├──────┤ fails: 2          anything
+        D                  ├──────┤ fails: 3, open ────── probe: closed
     """
 
     def __init__(
@@ -21,6 +24,7 @@ class Breaker:
         self._threshold = threshold
         self._clock = clock
         self._row = 0
+        self._stepped_at = float("-inf")
         self._opened_at: float | None = None
         self.errors = 0
         """Failures since the start."""
@@ -37,9 +41,19 @@ class Breaker:
         """Seconds since it opened; 0 while it is closed."""
         return 0.0 if self._opened_at is None else self._clock() - self._opened_at
 
-    def failed(self) -> bool:
-        """Count an error, swallowed ones too; return whether this one opened it."""
+    def now(self) -> float:
+        """Return the time at which an attempt begins, for ``failed``."""
+        return self._clock()
+
+    def failed(self, began: float) -> bool:
+        """Count an error, swallowed ones too; return whether this one opened it.
+
+        ``began`` is what ``now`` said when the attempt took off.
+        """
         self.errors += 1
+        if began < self._stepped_at:
+            return False
+        self._stepped_at = self._clock()
         self._row += 1
         return self._row >= self._threshold and self.open()
 

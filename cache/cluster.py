@@ -11,61 +11,37 @@ included. While the breaker is open, none asks at all; a probe in the background
 """
 
 import asyncio
-import re
 import secrets
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
-from cache._cluster_link import PROBE_S, AwayError, Counters, Link
-from cache._cluster_scripts import ENTER, FAIL, LAND, RAISE, RELEASE, RENEW, Script
+from cache._cluster_entered import Away, Entered, Failed, Found, Held, Led, read_failure
+from cache._cluster_faults import AwayError
+from cache._cluster_link import PROBE_S, Counters, Link
+from cache._cluster_scripts import ENTER, FAIL, LAND, RAISE, RELEASE, RENEW, Script, enter_args
 from cache._cluster_upkeep import BATCH, read, read_generations, read_stats, scan, unlink
 from cache.breaker import Breaker
 from cache.cluster_url import check_namespace, parse
 from cache.failure import LASTS_S, Failure
-from cache.record import since
+
+__all__ = [
+    "Away",
+    "AwayError",
+    "ClusterCache",
+    "Entered",
+    "Failed",
+    "Found",
+    "Held",
+    "Led",
+]
 
 LEASE_MS = 3_000
 """A leader that dies is replaced after this time; one that lives renews each second."""
-MAX_RETRY_AFTER_S = 3_600
-_FAILURE_TYPE = re.compile(r"[a-z_]{1,32}")
-_failures = msgspec.msgpack.Decoder(Failure)
-
-
-class Found(Struct, frozen=True):
-    """A value stands under the key; whether it is a record is the caller's to see."""
-
-    value: bytes
-
-
-class Failed(Struct, frozen=True):
-    """The flight that this caller has waited for ended so."""
-
-    failure: Failure
-
-
-class Led(Struct, frozen=True):
-    """The lease is this caller's own."""
-
-    stale: bytes | None = None
-    """The value that is too old, for the time that the provider cannot be asked."""
-
-
-class Held(Struct, frozen=True):
-    """Somebody else is asking the provider."""
-
-    stale: bytes | None = None
-
-
-class Away(Struct, frozen=True):
-    """The server cannot be asked. The lease may have been taken all the same: land it as usual."""
-
-
-Entered = Found | Failed | Led | Held | Away
-AWAY = Away()
+LONGEST_S = 10 * 365 * 86_400
+ALL_FRESH = float("-inf")
 
 
 class ClusterCache:
@@ -98,31 +74,30 @@ class ClusterCache:
         return await self._link.ask(lambda: read(self._link, self._record(key)))
 
     async def enter(
-        self, key: bytes, token: bytes, fresh_from_s: float, *, waited: bool
+        self, key: bytes, token: bytes, fresh_from_s: float = ALL_FRESH, *, waited: bool
     ) -> Entered:
-        """Find a record counted since ``fresh_from_s`` or take the lease, in one round trip.
+        """Find a record counted after ``fresh_from_s`` or take the lease, in one round trip.
 
-        ``waited`` says that this caller has met another's lease before: it shares that flight's
-        failure, where a newcomer takes the lease over. A token that asks again keeps its lease.
+        ``fresh_from_s`` is in seconds since 1970. ``waited`` says that this caller has met
+        another's lease before: it shares that flight's failure, where a newcomer takes the lease
+        over. A token that asks again keeps its lease.
         """
         names = [self._record(key), self._lease(key)]
+        args = enter_args(token, self._lease_ms, fresh_from_s, waited=waited)
 
         async def work() -> tuple[bytes, bytes, int]:
-            waits = "1" if waited else ""
-            args = (token, self._lease_ms, waits, since(fresh_from_s))
-            reply = await self._link.run(ENTER, names, *args)
-            return _three(reply)
+            return _three(await self._link.run(ENTER, names, *args))
 
         reply = await self._link.ask(work)
         if reply is None:
-            return AWAY
+            return Away()
         tag, payload, bad = reply
         self.counters.bad += bad
         if tag == b"found":
             return Found(payload)
         if tag != b"failed":
-            return Led(payload or None) if tag == b"led" else Held(payload or None)
-        failure = _read_failure(payload)
+            return (Led if tag == b"led" else Held)(payload or None)
+        failure = read_failure(payload)
         if failure is None:  # nobody of ours wrote it: it stands for nothing
             self.counters.bad += 1
             return await self.enter(key, token, fresh_from_s, waited=False)
@@ -143,7 +118,8 @@ class ClusterCache:
         async def work() -> bytes | None:
             names = [self._record(key), self._lease(key)]
             store = value if value is not None and ttl_s > 0 else b""
-            reply = await self._link.run(LAND, names, token, store, max(1, int(ttl_s * 1000)))
+            ttl_ms = max(1, int(min(ttl_s, LONGEST_S) * 1000))
+            reply = await self._link.run(LAND, names, token, store, ttl_ms)
             before: bytes | None
             before, _, bad = _three(reply)
             self.counters.bad += bad
@@ -245,18 +221,3 @@ def _three(reply: object) -> tuple[Any, Any, int]:
         raise AwayError
     first, second, bad = reply
     return first, second, int(bad)
-
-
-def _read_failure(data: bytes) -> Failure | None:
-    """Believe no more of a failure than its shape: anybody on the server may have written it."""
-    try:
-        failure = _failures.decode(data)
-    except (msgspec.DecodeError, ValueError):
-        return None
-    sane = (
-        400 <= failure.status < 600  # noqa: PLR2004
-        and _FAILURE_TYPE.fullmatch(failure.type)
-        and 0 <= failure.retry_after_s <= MAX_RETRY_AFTER_S
-        and len(failure.credential) in (0, 8)
-    )
-    return failure if sane else None

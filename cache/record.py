@@ -12,7 +12,6 @@ foreign, or that stands under another key is refused, and a refused record is a 
 
 import hashlib
 import hmac
-import math
 import struct
 
 from msgspec import Struct
@@ -20,9 +19,6 @@ from msgspec import Struct
 MAGIC = b"TG\x01"
 ORDER = slice(3, 11)
 """Where ``asked_at_ns`` stands: of two records under one key the greater is the newer."""
-COUNTED = slice(11, 19)
-"""Where ``counted_at_s`` stands, likewise."""
-
 _HEAD = struct.Struct(">3sQQQQHHI")
 _MAC_BYTES = 16
 MAX_BYTES = 65_536
@@ -44,11 +40,6 @@ class Record(Struct, frozen=True):
     upstream_model: str = ""
     generation: int = 0
     """Of the model, when it was asked (`cache.generations`)."""
-
-
-def since(counted_at_s: float) -> bytes:
-    """Write the earliest time that a reader takes, to be compared with a record's COUNTED."""
-    return max(0, math.ceil(counted_at_s)).to_bytes(8)
 
 
 class BadRecordError(Exception):

@@ -1,10 +1,12 @@
-"""The file that faults are done to."""
+"""The file and the servers that faults are done to."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cache.host import HostCache
+from tests.faults.redis_server import BINARIES, RedisServer
 from tests.host_file import MAX_BYTES, RECORDS, put
 
 
@@ -19,3 +21,10 @@ def path(tmp_path: Path) -> Path:
     cache.raise_generation("m", 3)
     cache.shut()
     return path
+
+
+@pytest.fixture(params=BINARIES)
+def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """An empty server of each kind that is installed."""
+    with RedisServer(tmp_path, request.param) as running:
+        yield running

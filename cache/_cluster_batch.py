@@ -16,6 +16,7 @@ from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import ResponseError
 
 from cache.breaker import Breaker
+from cache.deadline import Deadline
 
 CONNECTIONS = 4
 """Batches that are out at the same time."""
@@ -73,7 +74,7 @@ class BatchingRedis(Redis):
         while batch := self._take():
             began = self._out[id(batch)] = self._breaker.now()
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with Deadline(self._timeout_s):
                     replies = await self._exchange(batch)
             except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait must hear
                 if not all(waiting.done() for _, _, waiting in batch):
@@ -106,7 +107,7 @@ class BatchingRedis(Redis):
         if len(batch) == 1:  # the usual case, at half the price of a pipeline
             args, options, _ = batch[0]
             try:
-                return [await super().execute_command(*args, **options)]
+                return [await super().execute_command(*args, **options)]  # type: ignore[no-untyped-call]
             except ResponseError as error:
                 return [error]
         async with self.pipeline(transaction=False) as pipe:

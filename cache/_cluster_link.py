@@ -22,6 +22,7 @@ from cache._cluster_faults import kind_of
 from cache._cluster_scripts import ENTER, Script, enter_args
 from cache.breaker import Breaker
 from cache.cluster_url import Server
+from cache.deadline import Deadline
 
 logger = logging.getLogger("tallygate.cache")
 
@@ -100,7 +101,7 @@ class Link:
         self.counters.asked += 1
         began = self.breaker.now()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with Deadline(self._timeout_s):
                 reply = await work()
         except LostError:
             return None  # its batch has been counted

@@ -80,7 +80,6 @@ async def recovers(cluster: ClusterCache, repair: Callable[[], object]) -> None:
     await enters(cluster)
     probing.cancel()
     await asyncio.wait({probing})
-    await cluster.close()
 
 
 async def enters(cluster: ClusterCache, token: bytes = b"after") -> None:

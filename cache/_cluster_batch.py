@@ -48,6 +48,7 @@ class BatchingRedis(Redis):
         self._breaker = breaker
         self._lost = lost
         self._waiting: deque[_Waiting] = deque()
+        self._flying = 0
         self._flights: set[asyncio.Task[None]] = set()
         self._out: dict[int, float] = {}
 
@@ -64,7 +65,9 @@ class BatchingRedis(Redis):
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         self._waiting.append((args, options, reply))
-        if len(self._flights) < CONNECTIONS:
+        # Counted by hand: a task's own end is heard of only after those whom it has woken go on.
+        if self._flying < CONNECTIONS:
+            self._flying += 1
             flight = loop.create_task(self._fly())
             self._flights.add(flight)
             flight.add_done_callback(self._flights.discard)
@@ -89,6 +92,7 @@ class BatchingRedis(Redis):
                 if self._breaker.is_open:
                     _give_up(self._waiting)
                     self._waiting.clear()
+        self._flying -= 1
 
     def _take(self) -> "list[_Waiting]":
         batch: list[_Waiting] = []
@@ -106,8 +110,9 @@ class BatchingRedis(Redis):
     async def _exchange(self, batch: "list[_Waiting]") -> list[Any]:
         if len(batch) == 1:  # the usual case, at half the price of a pipeline
             args, options, _ = batch[0]
+            alone: Any = super().execute_command
             try:
-                return [await super().execute_command(*args, **options)]  # type: ignore[no-untyped-call]
+                return [await alone(*args, **options)]
             except ResponseError as error:
                 return [error]
         async with self.pipeline(transaction=False) as pipe:

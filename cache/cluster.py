@@ -62,6 +62,7 @@ class ClusterCache:
         self._link = Link(parse(url), timeout_s, self.breaker)
         self._generations = f"{namespace}:generations"
         self._record_prefix = f"{namespace}:count:"
+        self._releasing: set[asyncio.Task[None]] = set()
         self._probe_name = f"{namespace}:probe:{{{secrets.token_hex(8)}}}"
 
     @property
@@ -88,7 +89,12 @@ class ClusterCache:
         async def work() -> tuple[bytes, bytes, int]:
             return _three(await self._link.run(ENTER, names, *args))
 
-        reply = await self._link.ask(work)
+        try:
+            reply = await self._link.ask(work)
+        except asyncio.CancelledError:
+            # It may be on its way: nobody would ever land what this caller has been given.
+            self._release_soon(key, token)
+            raise
         if reply is None:
             return Away()
         tag, payload, bad = reply
@@ -135,6 +141,11 @@ class ClusterCache:
     async def release(self, key: bytes, token: bytes) -> None:
         """Give the lease back without a word: whoever waits leads next."""
         await self._own(RELEASE, key, token)
+
+    def _release_soon(self, key: bytes, token: bytes) -> None:
+        task = asyncio.get_running_loop().create_task(self.release(key, token))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
 
     async def _own(self, script: Script, key: bytes, token: bytes, *args: bytes | int) -> bool:
         """Do what only the lease's holder may; say whether this token is the holder."""
@@ -204,6 +215,8 @@ class ClusterCache:
 
     async def close(self) -> None:
         """Close the connections. Never raises."""
+        if self._releasing:
+            await asyncio.wait(self._releasing)
         await self._link.close()
 
     def _record(self, key: bytes) -> str:

@@ -13,7 +13,9 @@ from typing import Any, Self
 
 import pytest
 import redis
+import uvloop
 
+from cache.cluster import ClusterCache
 from tests.server import free_port
 
 START_S = 10.0
@@ -22,24 +24,43 @@ START_S = 10.0
 BINARIES = ["redis-server", *(["valkey-server"] if shutil.which("valkey-server") else [])]
 
 
+_opened: list[ClusterCache] = []
+
+
+def connect(url: str, **options: Any) -> ClusterCache:
+    """Open a cluster's cache that is closed with the test."""
+    _opened.append(ClusterCache(url, **options))
+    return _opened[-1]
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    """Run a test in a loop of Sanic's kind; whatever the loop complains of fails it."""
+    complaints: list[str] = []
+
+    async def guarded() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(str(context)))
+        try:
+            await asyncio.wait_for(test, 50)
+        finally:
+            while _opened:
+                await _opened.pop().close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(guarded())
+    assert not complaints, complaints
+
+
 def in_loop(
-    test: Callable[..., Coroutine[Any, Any, None]],
-) -> Callable[..., None]:
-    """Run a test's coroutine in a loop of its own; whatever the loop complains of fails it."""
+    test: Callable[["RedisServer"], Coroutine[Any, Any, None]],
+) -> Callable[["RedisServer"], None]:
+    """Make a test of a coroutine that wants a server."""
 
-    def run(server: "RedisServer") -> None:
-        complaints: list[str] = []
+    def in_its_loop(server: RedisServer) -> None:
+        run(test(server))
 
-        async def guarded() -> None:
-            loop = asyncio.get_running_loop()
-            loop.set_exception_handler(lambda _, context: complaints.append(str(context)))
-            await asyncio.wait_for(test(server), 50)
-
-        asyncio.run(guarded())
-        assert not complaints, complaints
-
-    run.__name__ = test.__name__
-    return run
+    in_its_loop.__name__ = test.__name__
+    return in_its_loop
 
 
 class RedisServer:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.cluster import Away, ClusterCache, Found, Led
+from cache.cluster import Away, Found, Led
 from tests.faults.cluster_checks import (
     KEY,
     PATIENT_S,
@@ -16,21 +16,21 @@ from tests.faults.cluster_checks import (
     three_times,
     what_is_said,
 )
-from tests.faults.redis_server import RedisServer, in_loop
+from tests.faults.redis_server import RedisServer, connect, in_loop
 from tests.server import free_port
 
 
 @in_loop
 async def test_refused(server: RedisServer) -> None:
     server.kill()
-    cluster = ClusterCache(server.url)
+    cluster = connect(server.url)
     await fails_three_times_and_then_costs_nothing(cluster)
     await recovers(cluster, server.start)
 
 
 @in_loop
 async def test_silent(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url)
+    cluster = connect(server.url)
     await enters(cluster, b"before")
     server.pause()
     await fails_three_times_and_then_costs_nothing(cluster)
@@ -43,14 +43,13 @@ async def test_silent(server: RedisServer) -> None:
 @in_loop
 async def test_silent_from_the_first_connection_on(server: RedisServer) -> None:
     server.pause()
-    cluster = ClusterCache(server.url)
+    cluster = connect(server.url)
     await fails_three_times_and_then_costs_nothing(cluster)
-    await cluster.close()
 
 
 @in_loop
 async def test_killed_and_restarted_with_connections_in_the_pool(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url)
+    cluster = connect(server.url)
     await asyncio.gather(*(cluster.get(bytes([n])) for n in range(50)))
     server.kill()
     await fails_three_times_and_then_costs_nothing(cluster)
@@ -59,7 +58,7 @@ async def test_killed_and_restarted_with_connections_in_the_pool(server: RedisSe
 
 @in_loop
 async def test_restarted_between_two_operations(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     await cluster.land(KEY, b"", VALUE, 60)
     server.kill()
     server.start()
@@ -67,7 +66,6 @@ async def test_restarted_between_two_operations(server: RedisServer) -> None:
     assert await cluster.get(KEY) is None
     assert await cluster.enter(KEY, b"a", waited=False) == Led()
     assert cluster.counters.errors == 0
-    await cluster.close()
 
 
 @in_loop
@@ -88,13 +86,12 @@ async def test_full_memory(server: RedisServer) -> None:
 
 async def writes_refused(server: RedisServer, harm: list[str], kind: str) -> None:
     """A PING still works then, and so do reads; the breaker must not close by them."""
-    patient = ClusterCache(server.url, timeout_s=PATIENT_S)
+    patient = connect(server.url, timeout_s=PATIENT_S)
     assert await patient.land(b"there", b"", VALUE, 60) is None
     server.do(*harm)
     assert server.do("PING")
     assert await patient.enter(b"there", b"a", waited=False) == Found(VALUE)
-    await patient.close()
-    cluster = ClusterCache(server.url)
+    cluster = connect(server.url)
     said = await what_is_said(lambda: three_times(cluster))
     assert f"cluster cache {server.url}: {kind}" in said
     assert cluster.breaker.is_open
@@ -112,13 +109,12 @@ async def writes_refused(server: RedisServer, harm: list[str], kind: str) -> Non
 def test_credentials_refused(tmp_path: Path, login: str) -> None:
     @in_loop
     async def refused(server: RedisServer) -> None:
-        cluster = ClusterCache(f"redis://{login}127.0.0.1:{server.port}/0")
+        cluster = connect(f"redis://{login}127.0.0.1:{server.port}/0")
         said = await what_is_said(lambda: fails_three_times_and_then_costs_nothing(cluster))
         kind = "user or password refused" if login else "password missing"
         assert f"cluster cache {server.url}: {kind}" in said
         assert "wr0ng-pass" not in "".join([*said, repr(cluster), repr(cluster.counters)])
         assert "somebody" not in "".join([*said, repr(cluster)])
-        await cluster.close()
 
     with RedisServer(tmp_path, "redis-server", "--requirepass", "right-pass") as server:
         refused(server)
@@ -128,22 +124,20 @@ def test_credentials_refused(tmp_path: Path, login: str) -> None:
 async def test_the_right_credentials_and_another_database(server: RedisServer) -> None:
     server.do("ACL", "SETUSER", "tally", "on", ">p:@s/s#?", "~*", "+@all")
     url = f"redis://tally:p%3A%40s%2Fs%23%3F@127.0.0.1:{server.port}/3"
-    cluster = ClusterCache(url, timeout_s=PATIENT_S)
+    cluster = connect(url, timeout_s=PATIENT_S)
     assert await cluster.land(KEY, b"", VALUE, 60) is None
     assert await cluster.get(KEY) == VALUE
     assert server.do("DBSIZE") == 0
     assert "p:@s/s#?" not in repr(cluster)
-    await cluster.close()
 
 
 @in_loop
 async def test_a_user_that_may_not_run_scripts(server: RedisServer) -> None:
     server.do("ACL", "SETUSER", "default", "-@scripting")
-    cluster = ClusterCache(server.url)
+    cluster = connect(server.url)
     said = await what_is_said(lambda: three_times(cluster))
     assert f"cluster cache {server.url}: this user may not run the commands needed" in said
     assert cluster.breaker.is_open
-    await cluster.close()
 
 
 @in_loop
@@ -151,11 +145,10 @@ async def test_a_server_that_is_away_at_the_start_costs_no_request_anything(
     server: RedisServer,
 ) -> None:
     server.kill()
-    cluster = ClusterCache(server.url)
+    cluster = connect(server.url)
     probing = asyncio.create_task(cluster.probe_forever())
     await asyncio.sleep(0.3)
     assert await cluster.enter(KEY, b"a", waited=False) == Away()
     assert (cluster.counters.asked, cluster.counters.not_asked) == (0, 1)
     probing.cancel()
     await asyncio.wait({probing})
-    await cluster.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cache.cluster import Away, ClusterCache, Entered, Failed, Found, Held, Led
 from cache.failure import Failure
-from tests.faults.redis_server import RedisServer, in_loop
+from tests.faults.redis_server import RedisServer, connect, in_loop
 from tests.server import ROOT
 
 KEY = bytes(range(32))
@@ -34,7 +34,7 @@ async def outlasts(cluster: ClusterCache, key: bytes, kind: type[Entered]) -> En
 
 @in_loop
 async def test_one_holds_and_the_others_wait(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     assert await cluster.enter(KEY, b"a", waited=False) == Led()
     assert await cluster.enter(KEY, b"a", waited=False) == Led(), (
         "asked again, as after a lost reply"
@@ -44,16 +44,15 @@ async def test_one_holds_and_the_others_wait(server: RedisServer) -> None:
     assert await cluster.land(KEY, b"a", value(1), 60) is None
     assert await cluster.enter(KEY, b"b", waited=True) == Found(value(1))
     assert server.do("KEYS", "tallygate:lease:{" + KEY.hex() + "}") == []
-    await cluster.close()
 
 
 @in_loop
 async def test_a_lost_lease_cannot_touch_the_next_ones(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S, lease_ms=60)
+    cluster = connect(server.url, timeout_s=PATIENT_S, lease_ms=60)
     assert await cluster.enter(KEY, b"a", waited=False) == Led()
     await asyncio.sleep(0.1)
     assert not await cluster.renew(KEY, b"a"), "nobody holds it: what is lost stays lost"
-    patient = ClusterCache(server.url, timeout_s=PATIENT_S)
+    patient = connect(server.url, timeout_s=PATIENT_S)
     assert await patient.enter(KEY, b"b", waited=True) == Led()
     assert not await cluster.renew(KEY, b"a")
     await cluster.release(KEY, b"a")
@@ -61,13 +60,11 @@ async def test_a_lost_lease_cannot_touch_the_next_ones(server: RedisServer) -> N
     assert await cluster.land(KEY, b"a", None, 60) is None
     assert await cluster.enter(KEY, b"c", waited=True) == Held()
     assert await patient.renew(KEY, b"b")
-    await cluster.close()
-    await patient.close()
 
 
 @in_loop
 async def test_renewing_keeps_it_and_releasing_gives_it_back(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S, lease_ms=150)
+    cluster = connect(server.url, timeout_s=PATIENT_S, lease_ms=150)
     assert await cluster.enter(KEY, b"a", waited=False) == Led()
     for _ in range(6):
         await asyncio.sleep(0.05)
@@ -75,14 +72,13 @@ async def test_renewing_keeps_it_and_releasing_gives_it_back(server: RedisServer
         assert await cluster.enter(KEY, b"b", waited=True) == Held()
     await cluster.release(KEY, b"a")
     assert await cluster.enter(KEY, b"b", waited=True) == Led()
-    await cluster.close()
 
 
 @in_loop
 async def test_a_failure_is_shared_with_those_who_wait_and_for_a_second(
     server: RedisServer,
 ) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     assert await cluster.enter(KEY, b"a", waited=False) == Led()
     await cluster.fail(KEY, b"a", FAILURE)
     failed_at = time.monotonic()
@@ -91,45 +87,41 @@ async def test_a_failure_is_shared_with_those_who_wait_and_for_a_second(
     assert await cluster.enter(b"another", b"b", waited=True) == Led()
     assert await outlasts(cluster, KEY, Failed) == Led()
     assert 0.9 < time.monotonic() - failed_at < 1 + SLACK_S
-    await cluster.close()
 
 
 @in_loop
 async def test_a_newcomer_takes_the_lease_over_from_a_failure(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     await cluster.enter(KEY, b"a", waited=False)
     await cluster.fail(KEY, b"a", FAILURE)
     assert await cluster.enter(KEY, b"new", waited=False) == Led()
     assert await cluster.enter(KEY, b"b", waited=True) == Held(), "those who waited wait for it"
-    await cluster.close()
 
 
 @in_loop
 async def test_what_is_no_failure_of_ours_is_not_believed(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     name = "tallygate:lease:{" + KEY.hex() + "}"
     written = [b"", b"\xc1", b"\x93\xcd\x01\xf4", b"\x94\xcc\xc8\xa9api_error\x00\xc4\x00"]
     for number, data in enumerate(written):
         server.do("SET", name, b"X" + data)
         assert await cluster.enter(KEY, b"%d" % number, waited=True) == Led()
         assert cluster.counters.bad == number + 1
-    await cluster.close()
 
 
 @in_loop
 async def test_a_lease_of_the_wrong_type_is_removed(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     server.do("LPUSH", "tallygate:lease:{" + KEY.hex() + "}", "x")
     assert await cluster.enter(KEY, b"a", waited=True) == Led()
     assert cluster.counters.bad == 1
-    await cluster.close()
 
 
 @in_loop
 async def test_a_record_too_old_for_the_caller_comes_along_with_the_lease(
     server: RedisServer,
 ) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     record = value(1, counted_at=1_000)
     await cluster.land(KEY, b"", record, 60)
     assert await cluster.enter(KEY, b"a", 999.5, waited=False) == Found(record)
@@ -137,12 +129,11 @@ async def test_a_record_too_old_for_the_caller_comes_along_with_the_lease(
     assert await cluster.enter(KEY, b"b", 2_000.0, waited=False) == Held(record)
     assert await cluster.enter(KEY, b"b", 900.0, waited=True) == Found(record), "not too old for it"
     assert await cluster.enter(KEY, b"b", float("inf"), waited=True) == Held(record)
-    await cluster.close()
 
 
 @in_loop
 async def test_a_restarted_server_knows_its_scripts_again(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     server.do("SCRIPT", "FLUSH")
     assert await cluster.enter(KEY, b"a", waited=False) == Led()
     server.do("CONFIG", "RESETSTAT")
@@ -150,7 +141,6 @@ async def test_a_restarted_server_knows_its_scripts_again(server: RedisServer) -
     calls = server.do("INFO", "commandstats")
     assert calls["cmdstat_evalsha"]["calls"] == 1, "one round trip, and no script sent"
     assert "cmdstat_eval" not in calls
-    await cluster.close()
 
 
 CONTENDER = """
@@ -220,23 +210,21 @@ async def test_a_dead_leader_is_replaced_within_three_seconds(server: RedisServe
     )
     assert leader.stdout is not None
     assert await leader.stdout.readline() == b"Led(stale=None)\n"
-    cluster = ClusterCache(server.url, timeout_s=PATIENT_S)
+    cluster = connect(server.url, timeout_s=PATIENT_S)
     assert await cluster.enter(bytes(32), b"waits", waited=False) == Held()
     leader.kill()
     await leader.communicate()
     died_at = time.monotonic()
     assert await outlasts(cluster, bytes(32), Held) == Led()
     assert time.monotonic() - died_at < 3 + SLACK_S
-    await cluster.close()
 
 
 @in_loop
 async def test_a_burst_of_cold_keys_is_no_fault_of_the_server(server: RedisServer) -> None:
-    cluster = ClusterCache(server.url)
+    cluster = connect(server.url)
     keys = [os.urandom(32) for _ in range(2_000)]
     asks = [asyncio.create_task(cluster.enter(key, b"a", waited=False)) for key in keys]
     await asyncio.wait(asks)
     assert {type(ask.result()) for ask in asks} <= {Led, Away}
     assert not cluster.breaker.is_open
     assert int(server.do("INFO", "clients")["connected_clients"]) <= 6, "bounded, ours included"
-    await cluster.close()

@@ -27,7 +27,7 @@ RESULT = b'{"type":"tool_result","tool_use_id":"t","content":[%b]}'
 TOOL = b'"tools":[{"name":"f",%b}]'
 TWICE = {
     "text": (user(b'{"type":"text","text":"a long text","text":"a"}'), "messages.0.content"),
-    "escaped": (user(b'{"type":"text","text":"a","te\\u0078t":"b"}'), "messages.0.content"),
+    "escaped": (user(b'{"type":"text","text":"a","\\u0074ext":"b"}'), "messages.0.content"),
     "kind": (user(TEXT, b'{"type":"image","type":"text","text":"a"}'), "messages.0.content"),
     "call": (user(TEXT, CALL.replace(b'"name"', b'"name":"g","name"')), "messages.0.content"),
     "data": (

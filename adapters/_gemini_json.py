@@ -149,9 +149,8 @@ def _size(objects: list[Members], length: Callable[[str], int]) -> int:
     """Add up objects of members `"name":value`, joined by commas."""
     size = 0
     for members in objects:
-        size += 1 if members else 2
-        for name, value in members.items():
-            size += length(name) + len(memoryview(value)) + 4
+        values = sum([len(memoryview(value)) for value in members.values()])
+        size += sum(map(length, members)) + values + 4 * len(members) + (1 if members else 2)
     return size
 
 

@@ -143,26 +143,28 @@ def test_what_was_refused_is_fetched_anew_and_what_is_new_is_kept() -> None:
     run(scenario)
 
 
-async def longest_stall_s(source: Source, pool: Executor) -> float:
-    """Measure how long the loop stands still while somebody waits for a refresh of 300 ms."""
+async def lags_s(source: Source, pool: Executor) -> list[float]:
+    """Measure how late each turn of the loop is while somebody waits for a refresh of 300 ms."""
     source.takes_s = 0.3
     proof = Refreshed(source, pool, source.clock, ahead_s=40)
     asking = asyncio.create_task(proof.get())
-    stall_s = 0.0
+    found: list[float] = []
     while not asking.done():
         before = time.perf_counter()
         await asyncio.sleep(0.001)
-        stall_s = max(stall_s, time.perf_counter() - before - 0.001)
+        found.append(time.perf_counter() - before - 0.001)
     assert (await asking).number == source.asked
     await proof.close()
-    return stall_s
+    return sorted(found)
 
 
 def test_the_loop_turns_during_a_refresh() -> None:
     async def scenario(pool: Executor) -> None:
-        # A busy machine only adds to a stall, and one of our own would be in every round.
-        stalls = [await longest_stall_s(Source(), pool) for _ in range(5)]
-        assert min(stalls) < 0.005, stalls
-        assert await longest_stall_s(Source(), Inline()) > 0.25, "the measure sees a stall"
+        # A busy machine only adds to a lag, and one of our own would be in every round.
+        rounds = [await lags_s(Source(), pool) for _ in range(5)]
+        assert max(len(lags) for lags in rounds) > 30
+        assert min(lags[len(lags) * 9 // 10] for lags in rounds) < 0.005
+        assert min(lags[-1] for lags in rounds) < 0.05
+        assert (await lags_s(Source(), Inline()))[-1] > 0.25, "the measure sees a stall"
 
     run(scenario)

@@ -93,20 +93,6 @@ def asked_id(endpoint: Endpoint) -> str:
     return asked.id
 
 
-def base_url(value: str | None) -> str | None:
-    """Check an operator's own base. Raises ValueError."""
-    if not value:
-        return None
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("a Bedrock endpoint must begin with http:// or https:// and name a host")
-    if parts.username or parts.query or parts.fragment:
-        raise ValueError("a Bedrock endpoint must hold no credentials, query or fragment")
-    if not (value.isascii() and value.isprintable()) or " " in value:
-        raise ValueError("a Bedrock endpoint must hold visible ASCII characters only")
-    return value.rstrip("/")
-
-
 def find_region(params: Params, environ: Mapping[str, str], asked: Target, base: str | None) -> str:
     """Follow LiteLLM's order, after the region in the host name of AWS itself: it is signed for.
 

@@ -9,15 +9,20 @@ No vendor defines this conversion; the shapes are those that google-genai 2.34.0
 """
 
 import string
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec import Raw
 
-from adapters._gemini_json import Fields, Members, Reader, is_given, join_strings, opens_with
+from adapters._gemini_json import Fields, Members, Reader, is_given, is_string, join_strings
 from adapters.base import CannotExpressError
 
-Part = tuple[str, bytes]
-"""The one member of a Gemini part: its name, and its value as JSON."""
+Part = tuple[bytes, bytes]
+"""A Gemini part of one member: how it begins, and the member's value as JSON."""
+
+TEXT = b'{"text":'
+INLINE_DATA = b'{"inlineData":'
+FUNCTION_CALL = b'{"functionCall":'
+FUNCTION_RESPONSE = b'{"functionResponse":'
 
 FIELDS: Mapping[str, Fields] = {
     "text": Fields(frozenset({"type", "text"}), frozenset({"cache_control", "citations"})),
@@ -70,13 +75,12 @@ class Blocks:
 
     def parts(self, content: Raw, path: str, allowed: frozenset[str]) -> list[Part]:
         """Convert a string or a list of blocks. Raises CannotExpressError."""
-        if opens_with(content, '"'):
+        if is_string(content):
             return _text_part(bytes(content))
-        return [
-            part
-            for index, block in enumerate(self._reader.array(content, path))
-            for part in self._block(block, f"{path}.{index}", allowed)
-        ]
+        parts: list[Part] = []
+        for index, block in enumerate(self._reader.array(content, path)):
+            parts += self._block(block, f"{path}.{index}", allowed)
+        return parts
 
     def _block(self, block: Members, path: str, allowed: frozenset[str]) -> list[Part]:
         kind = self._reader.text(block, "type", path)
@@ -121,11 +125,10 @@ class Blocks:
         )
 
     def _tool_use(self, block: Members, path: str) -> list[Part]:
-        name = self._reader.string(block, "name", path)
+        name, id_ = self._reader.string(block, "name", path), self._reader.string(block, "id", path)
         self._tool_names[self._reader.text(block, "id", path)] = name
-        id_ = self._reader.string(block, "id", path)
         arguments = self._reader.object(block, "input", path)
-        return [("functionCall", b'{"id":%b,"name":%b,"args":%b}' % (id_, name, arguments))]
+        return [(FUNCTION_CALL, b'{"id":%b,"name":%b,"args":%b}' % (id_, name, arguments))]
 
     def _tool_result(self, block: Members, path: str) -> list[Part]:
         """Text becomes the function's output, media its parts; the name is looked up by the id.
@@ -141,11 +144,12 @@ class Blocks:
         if is_given(block, "content"):
             parts = self.parts(block["content"], f"{path}.content", IN_TOOL_RESULT)
         key = b"error" if self._is_error(block, path) else b"output"
-        output = join_strings([value for kind, value in parts if kind == "text"])
-        media = render([part for part in parts if part[0] != "text"])
+        output = join_strings([value for opening, value in parts if opening == TEXT])
         response = b'{"id":%b,"name":%b,"response":{"%b":%b}' % (id_, name, key, output)
-        tail = b"}" if media == b"[]" else b',"parts":%b}' % media
-        return [("functionResponse", response + tail)]
+        media = [part for part in parts if part[0] != TEXT]
+        if media:
+            return [(FUNCTION_RESPONSE, b"".join((response, b',"parts":', *render(media), b"}")))]
+        return [(FUNCTION_RESPONSE, response + b"}")]
 
     def _is_error(self, block: Members, path: str) -> bool:
         value = bytes(block.get("is_error", Raw(b"false")))
@@ -177,23 +181,29 @@ class Blocks:
         if b"\\" in data:
             # Some encoders write / as \/ (PHP's json_encode does).
             data = b'"%b"' % self._reader.text(source, "data", path).encode()
-        if not _is_base64(data[1:-1]):
+        if not _is_base64(data):
             raise CannotExpressError(f"{path}.data: must be standard base64 with its padding")
-        return "inlineData", b'{"mimeType":"%b","data":%b}' % (media_type.encode(), data)
+        return INLINE_DATA, b'{"mimeType":"%b","data":%b}' % (media_type.encode(), data)
 
 
-def render(parts: list[Part]) -> bytes:
-    """Write parts as a JSON array."""
-    return b"[%b]" % b",".join(b'{"%b":%b}' % (name.encode(), value) for name, value in parts)
+def render(parts: Iterable[Part]) -> Iterator[bytes]:
+    """Write parts as a JSON array, in pieces: a large one is copied once, where all are joined."""
+    before = b"["
+    for opening, value in parts:
+        yield before
+        yield opening
+        yield value
+        before = b"},"
+    yield b"[]" if before == b"[" else b"}]"
 
 
 def _text_part(written: bytes) -> list[Part]:
     """An empty text is no part; a content of nothing else is none, and Google refuses one (400)."""
-    return [] if written == b'""' else [("text", written)]
+    return [] if written == b'""' else [(TEXT, written)]
 
 
-def _is_base64(data: bytes) -> bool:
+def _is_base64(quoted: bytes) -> bool:
     """Judge without decoding: a PDF of 15 MB takes 9 ms so, 38 ms with binascii."""
-    padding = data.translate(None, _BASE64)
-    is_whole = bool(data) and len(data) % 4 == 0
-    return is_whole and padding in {b"", b"=", b"=="} and data.endswith(padding)
+    padding = quoted.translate(None, _BASE64)
+    is_whole = len(quoted) > 2 and len(quoted) % 4 == 2  # noqa: PLR2004 -- the two quotes
+    return is_whole and padding in {b'""', b'"="', b'"=="'} and quoted.endswith(padding[1:])

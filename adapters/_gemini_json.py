@@ -4,6 +4,7 @@ A refusal names the place (``messages.3.content.1``) and kinds of input, never w
 """
 
 import re
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -42,8 +43,9 @@ class Reader:
 
     def sift(self, members: Members, fields: Fields, path: str) -> None:
         """Note what is left out, and refuse what nobody knows: it may carry tokens."""
-        for name, value in members.items():
-            if name in fields.mapped or bytes(value) in _SAYS_NOTHING:
+        mapped = fields.mapped
+        for name in members:
+            if name in mapped or bytes(members[name]) in _SAYS_NOTHING:
                 continue
             if name not in fields.dropped:
                 raise self.refuse_field(path, name)
@@ -51,35 +53,45 @@ class Reader:
 
     def members(self, value: Raw | bytes, path: str) -> Members:
         """Split an object."""
-        return _decode(_MEMBERS, value, path, "an object")
+        members = _decode(_MEMBERS, value, path, "an object")
+        _check_whole([members], value, path, around=0)
+        return members
 
     def array(self, value: Raw | bytes, path: str) -> list[Members]:
         """Split a list of objects."""
-        return _decode(_ARRAY, value, path, "a list of objects")
+        objects = _decode(_ARRAY, value, path, "a list of objects")
+        if objects:
+            _check_whole(objects, value, path, around=len(objects) + 1)
+        return objects
 
     def text(self, members: Members, name: str, path: str) -> str:
         """Decode a string that decides something."""
-        return _decode(_TEXT, self.field(members, name, path), at(path, name), "a string")
+        value = self.field(members, name, path)
+        try:
+            return _TEXT.decode(value)
+        except msgspec.DecodeError:
+            raise CannotExpressError(f"{at(path, name)}: must be a string") from None
 
     def string(self, members: Members, name: str, path: str) -> bytes:
         """Return a string as it is written, quotes and escapes included."""
-        value = self.field(members, name, path)
-        if not opens_with(value, '"'):
+        value = bytes(self.field(members, name, path))
+        if value[:1] != b'"':
             raise CannotExpressError(f"{at(path, name)}: must be a string")
-        return bytes(value)
+        return value
 
     def object(self, members: Members, name: str, path: str) -> bytes:
         """Return an object as it is written."""
-        value = self.field(members, name, path)
-        if not opens_with(value, "{"):
+        value = bytes(self.field(members, name, path))
+        if value[:1] != b"{":
             raise CannotExpressError(f"{at(path, name)}: must be an object")
-        return bytes(value)
+        return value
 
     def field(self, members: Members, name: str, path: str) -> Raw:
         """Return a member that must be there."""
-        if name not in members:
-            raise CannotExpressError(f"{at(path, name)}: Field required")
-        return members[name]
+        try:
+            return members[name]
+        except KeyError:
+            raise CannotExpressError(f"{at(path, name)}: Field required") from None
 
     def refuse_kind(self, path: str, what: str, kind: str) -> CannotExpressError:
         """Say that a block, source or tool of this ``type`` has no counterpart."""
@@ -103,9 +115,12 @@ def is_given(members: Members, name: str) -> bool:
     return name in members and bytes(members[name]) != b"null"
 
 
-def opens_with(value: Raw, character: str) -> bool:
-    """Tell a JSON value's kind by its first character."""
-    return memoryview(value)[:1] == character.encode()
+def is_string(value: Raw) -> bool:
+    """Tell a string from other JSON values by its first character."""
+    return memoryview(value)[0] == _QUOTE
+
+
+_QUOTE = ord('"')
 
 
 def join_strings(strings: list[bytes]) -> bytes:
@@ -118,3 +133,26 @@ def _decode(decoder: msgspec.json.Decoder[_T], value: Raw | bytes, path: str, wh
         return decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise CannotExpressError(f"{path}: must be {what}") from None
+
+
+def _check_whole(objects: list[Members], value: Raw | bytes, path: str, around: int) -> None:
+    """Account for every byte: of a member written twice only the last has been read.
+
+    The text is compact; what stands around the objects are a list's brackets and commas.
+    """
+    written = len(memoryview(value)) - around
+    if _size(objects, len) != written and _size(objects, _written_length) != written:
+        raise CannotExpressError(f"{path}: a field is written twice, or its name with escapes")
+
+
+def _size(objects: list[Members], length: Callable[[str], int]) -> int:
+    """Add up objects of members `"name":value`, joined by commas."""
+    size = 0
+    for members in objects:
+        values = sum([len(memoryview(value)) for value in members.values()])
+        size += sum(map(length, members)) + values + 4 * len(members) + (1 if members else 2)
+    return size
+
+
+def _written_length(name: str) -> int:
+    return len(msgspec.json.encode(name)) - 2

@@ -48,10 +48,11 @@ def _declaration(tool: Members, reader: Reader, path: str) -> bytes:
         raise reader.refuse_field(path, "defer_loading")
     name = reader.string(tool, "name", path)
     schema = reader.object(tool, "input_schema", path)
-    members = reader.members(schema, f"{path}.input_schema")
-    if members.pop("$schema", None) is not None:
-        reader.dropped.add("$schema")
-        schema = _written(members)
+    if b'"$schema"' in schema:
+        members = reader.members(schema, f"{path}.input_schema")
+        if members.pop("$schema", None) is not None:
+            reader.dropped.add("$schema")
+            schema = _written(members)
     description = b""
     if is_given(tool, "description"):
         description = b',"description":' + reader.string(tool, "description", path)

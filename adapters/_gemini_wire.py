@@ -10,14 +10,13 @@ https://ai.google.dev/api/tokens, https://ai.google.dev/api/caching#Content (202
 
 import re
 
-import msgspec
 from msgspec import Struct
 
 from adapters._gemini_blocks import IN_MESSAGE, TEXT_ONLY, Blocks, Part, render
 from adapters._gemini_json import Fields, Members, Reader, is_given
 from adapters._gemini_tools import function_declarations, tool_config
-from adapters.anthropic import MAX_COUNT
-from adapters.base import CannotExpressError, Count, CountRequest, MalformedUpstreamError
+from adapters._reply import read_members, take_tokens
+from adapters.base import CannotExpressError, Count, CountRequest, named_betas
 
 REQUEST = Fields(
     mapped=frozenset({"messages", "system", "tools", "tool_choice"}),
@@ -49,23 +48,25 @@ class Dialect(Struct, frozen=True):
 
 
 class Converted(Struct, frozen=True):
-    """The pieces of a request as JSON; what is empty is not sent."""
+    """The members of a Gemini request as JSON, in pieces; those that are empty are not sent."""
 
-    contents: bytes
+    contents: list[bytes]
     system_instruction: bytes
     tools: bytes
     tool_config: bytes
     dropped: tuple[str, ...]
 
-    def members(self) -> bytes:
-        """Write the pieces as members of one object."""
-        pieces = (
-            (b"contents", self.contents),
-            (b"systemInstruction", self.system_instruction),
-            (b"tools", self.tools),
-            (b"toolConfig", self.tool_config),
-        )
-        return b",".join(b'"%b":%b' % (name, piece) for name, piece in pieces if piece)
+    def joined(self, before: bytes, after: bytes) -> bytes:
+        """Write the members as one object's: the one place where a large part is copied."""
+        pieces = [before, b'"contents":', *self.contents]
+        for name, value in (
+            (b',"systemInstruction":', self.system_instruction),
+            (b',"tools":', self.tools),
+            (b',"toolConfig":', self.tool_config),
+        ):
+            if value:
+                pieces += (name, value)
+        return b"".join((*pieces, after))
 
 
 def convert(count: CountRequest, dialect: Dialect) -> Converted:
@@ -75,8 +76,7 @@ def convert(count: CountRequest, dialect: Dialect) -> Converted:
     """
     reader = Reader(dialect.provider)
     reader.dropped.update(name for name, _ in count.identity)
-    if count.betas:
-        reader.dropped.add("anthropic-beta")
+    reader.dropped.update(named_betas(count.betas))
     request = reader.members(count.body, "the request body")
     reader.sift(request, REQUEST, "")
     blocks = Blocks(reader)
@@ -93,14 +93,14 @@ def convert(count: CountRequest, dialect: Dialect) -> Converted:
             reader.dropped.add("tool_choice")
     return Converted(
         contents=contents,
-        system_instruction=b'{"parts":%b}' % render(system) if system else b"",
+        system_instruction=b'{"parts":%b}' % b"".join(render(system)) if system else b"",
         tools=tools,
         tool_config=choice,
         dropped=tuple(sorted(reader.dropped)),
     )
 
 
-def _contents(request: Members, reader: Reader, blocks: Blocks, system: list[Part]) -> bytes:
+def _contents(request: Members, reader: Reader, blocks: Blocks, system: list[Part]) -> list[bytes]:
     """Convert the messages; those of role system join ``system``, the only place for them."""
     turns: list[tuple[bytes, list[Part]]] = []
     messages = reader.field(request, "messages", "")
@@ -125,9 +125,16 @@ def _contents(request: Members, reader: Reader, blocks: Blocks, system: list[Par
     if not turns:
         # Vertex AI answers `contents: null` with 200 and no number (litellm issue 36921, 2026).
         raise CannotExpressError("messages: hold nothing that can be counted")
-    return b"[%b]" % b",".join(
-        b'{"role":"%b","parts":%b}' % (role, render(parts)) for role, parts in turns
-    )
+    return _written(turns)
+
+
+def _written(turns: list[tuple[bytes, list[Part]]]) -> list[bytes]:
+    pieces: list[bytes] = []
+    before = b"["
+    for role, parts in turns:
+        pieces += (before, b'{"role":"%b","parts":' % role, *render(parts))
+        before = b"},"
+    return [*pieces, b"}]"]
 
 
 _MODEL = re.compile(r"[A-Za-z0-9*][A-Za-z0-9._:@/+*-]{0,255}")
@@ -140,24 +147,10 @@ def check_model(model: str) -> str:
     return model
 
 
-class _Reply(Struct):
-    total_tokens: int = msgspec.field(name="totalTokens")
-
-
-_REPLY = msgspec.json.Decoder(_Reply)
-
-
 def read_total(body: bytes) -> Count:
-    """Read ``{"totalTokens":N,…}``; N is an integer from 1 to 10^9. Raises MalformedUpstreamError.
+    """Read ``{"totalTokens":N,…}``. Raises MalformedUpstreamError.
 
     Google leaves a zero out, and has answered 200 without a number (litellm issue 36921, 2026);
     the further fields are Google's own and no part of Anthropic's reply.
     """
-    try:
-        body.decode()
-        tokens = _REPLY.decode(body).total_tokens
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedUpstreamError("the reply holds no integer totalTokens") from error
-    if not 1 <= tokens <= MAX_COUNT:
-        raise MalformedUpstreamError("the reply's totalTokens is not a possible count")
-    return Count(tokens)
+    return Count(take_tokens(read_members(body), "totalTokens"))

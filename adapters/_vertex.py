@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from adapters.base import Endpoint, GoogleCredential, Params, Secret
+from adapters._address import unset_base
+from adapters.base import CannotExpressError, Endpoint, GoogleCredential, Params, Secret
 
 MULTI_REGIONS = ("us", "eu")
 CREDENTIAL_PROJECT = "-"
@@ -33,7 +34,7 @@ def vertex_endpoint(
     project, missing_project = vertex_project(params, environ)
     location, missing_location = vertex_location(params, environ, default_location)
     source, missing_source = _given(params, "vertex_credentials", environ, "VERTEXAI_CREDENTIALS")
-    missing = (*missing_project, *missing_location, *missing_source)
+    missing = (*unset_base(params), *missing_project, *missing_location, *missing_source)
     base_url = vertex_base_url(location, params.api_base)
     return Endpoint(
         upstream_model=model,
@@ -104,7 +105,7 @@ def check_project(project: str) -> None:
 
 
 def method_url(endpoint: Endpoint, publisher: str, model: str, method: str) -> str:
-    """Compose the address of a publisher model's method."""
+    """Compose the address of a publisher model's method. Raises CannotExpressError."""
     return (
         f"{endpoint.base_url}/v1/projects/{endpoint.project}/locations/{endpoint.location}"
         f"/publishers/{publisher}/models/{path_segment(model)}:{method}"
@@ -112,9 +113,12 @@ def method_url(endpoint: Endpoint, publisher: str, model: str, method: str) -> s
 
 
 def path_segment(text: str) -> str:
-    """Quote one segment of a path, ``/`` and ``:`` included. Raises ValueError."""
+    """Quote one segment of a path, ``/`` and ``:`` included. Raises CannotExpressError.
+
+    Behind a wildcard it is the client's own; the two forbidden ones would change the path.
+    """
     if text in {"", ".", ".."}:
-        raise ValueError("model: not a model's name")
+        raise CannotExpressError("model: is not a model's id")
     return quote(text, safe="@")
 
 

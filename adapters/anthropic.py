@@ -11,12 +11,13 @@ from collections.abc import Mapping
 
 import msgspec
 
+from adapters._address import checked_base, unset_base
+from adapters._reply import read_members, take_tokens
 from adapters.base import (
     Count,
     CountRequest,
     Endpoint,
     HeaderCredential,
-    MalformedUpstreamError,
     Params,
     Secret,
     UpstreamError,
@@ -30,8 +31,6 @@ TOKEN_COUNTING_BETA = "token-counting-2024-11-01"  # noqa: S105 -- no password
 OAUTH_BETA = "oauth-2025-04-20"
 OAUTH_PREFIX = "sk-ant-oat"
 
-MAX_COUNT = 1_000_000_000
-
 
 class Anthropic:
     """The native format: nothing is translated, so nothing can be lost."""
@@ -43,8 +42,8 @@ class Anthropic:
         return prefix == "anthropic" or (not prefix and model.startswith("claude"))
 
     def endpoint(self, params: Params, environ: Mapping[str, str]) -> Endpoint:
-        base = params.api_base or environ.get("ANTHROPIC_API_BASE") or BASE_URL
-        base_url = trim_base(base)
+        own = params.api_base or environ.get("ANTHROPIC_API_BASE")
+        base_url = trim_base(checked_base(own, "ANTHROPIC_API_BASE") or BASE_URL)
         key = params.api_key
         if key is None and "api_key" not in params.unset and environ.get("ANTHROPIC_API_KEY"):
             key = Secret(environ["ANTHROPIC_API_KEY"])
@@ -53,7 +52,10 @@ class Anthropic:
             base_url=base_url,
             scope=() if base_url == BASE_URL else (base_url,),
             credential=key_credential(key) if key else None,
-            missing=() if key else (params.unset.get("api_key", "ANTHROPIC_API_KEY"),),
+            missing=(
+                *unset_base(params),
+                *(() if key else (params.unset.get("api_key", "ANTHROPIC_API_KEY"),)),
+            ),
         )
 
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
@@ -103,7 +105,7 @@ def is_oauth(key: Secret) -> bool:
 
 def with_model(model: str, body: bytes) -> bytes:
     """Put ``model`` first into a canonical object, which is never empty."""
-    return b'{"model":' + msgspec.json.encode(model) + b"," + body[1:]
+    return b"".join((b'{"model":', msgspec.json.encode(model), b",", memoryview(body)[1:]))
 
 
 def _betas(count: CountRequest, endpoint: Endpoint) -> list[str]:
@@ -116,31 +118,13 @@ def _betas(count: CountRequest, endpoint: Endpoint) -> list[str]:
     return sorted(betas)
 
 
-_REPLY = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_INTEGER = msgspec.json.Decoder(int, strict=True)
-
-
 def read_count(body: bytes) -> Count:
-    """Read ``{"input_tokens":N,…}``; N is an integer from 1 to 10^9, the rest comes back as sent.
+    """Read ``{"input_tokens":N,…}``; the rest comes back as it was sent.
 
-    Raises MalformedUpstreamError. A zero is refused too: a valid request has at least one token,
-    and clients have believed a 0 (sub2api issue 635, 2026).
+    Raises MalformedUpstreamError.
     """
-    try:
-        compact = msgspec.json.format(body, indent=-1)
-        compact.decode()
-        members = _REPLY.decode(compact)
-        plain = sum(
-            len(msgspec.json.encode(name)) + len(bytes(value)) + 2
-            for name, value in members.items()
-        )
-        if plain + 1 != len(compact):
-            raise MalformedUpstreamError("the reply says something twice")
-        tokens = _INTEGER.decode(members.pop("input_tokens"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
-        raise MalformedUpstreamError("the reply holds no integer input_tokens") from error
-    if not 1 <= tokens <= MAX_COUNT:
-        raise MalformedUpstreamError("the reply's input_tokens is not a possible count")
+    members = read_members(body)
+    tokens = take_tokens(members, "input_tokens")
     extra = b"".join(
         b"," + msgspec.json.encode(name) + b":" + bytes(value) for name, value in members.items()
     )
@@ -167,14 +151,17 @@ CREDENTIAL_STATUSES = (401, 402, 403)
 def read_error(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """Read ``{"type":"error","error":{"type","message","details"?},"request_id"}``.
 
-    https://platform.claude.com/docs/en/api/errors (2026-11); ``details`` is new in SDK 2.x.
+    https://platform.claude.com/docs/en/api/errors (2026-11); ``details`` is new in SDK 2.x. A 400
+    or 404 in another shape is some server's in between: it knows neither the model nor the request.
     """
+    upstream_status = status
     try:
-        parsed = _ERROR.decode(body)
+        # Format looks into ``details``, which goes on as it is.
+        parsed = _ERROR.decode(msgspec.json.format(body, indent=-1).decode())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         parsed = _ErrorBody(_ErrorObject("", ""))
+        status = BAD_GATEWAY if status in {BAD_REQUEST, NOT_FOUND} else status
     known = parsed.error.type or STATUS_TYPES.get(status, "api_error")
-    upstream_status = status
     if status == UNAVAILABLE:
         # Anthropic's own word for it; clients know 529 and its type (errors page, 2026-11).
         status, known = OVERLOADED, "overloaded_error"
@@ -182,7 +169,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Upstream
     return UpstreamError(
         status=status,
         type=known,
-        message=parsed.error.message or f"the provider answered {status}",
+        message=parsed.error.message or f"the provider answered {upstream_status}",
         # The type is the provider's text too; only the documented ones go into a log.
         reason=f"status {upstream_status}, {known if known in _TYPES else 'unknown type'}",
         upstream_status=upstream_status,
@@ -197,7 +184,7 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Upstream
     )
 
 
-UNAVAILABLE, OVERLOADED = 503, 529
+BAD_REQUEST, NOT_FOUND, BAD_GATEWAY, UNAVAILABLE, OVERLOADED = 400, 404, 502, 503, 529
 STATUS_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",

@@ -4,7 +4,7 @@ An adapter turns one question into the one request that asks it, and the provide
 count or an error. It owns the wire format and nothing else: no I/O, no clock, no configuration.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from msgspec import Struct
@@ -53,6 +53,7 @@ class Params(Struct, frozen=True):
     aws_bedrock_runtime_endpoint: str | None = None
     aws_bedrock_mantle_endpoint: str | None = None
     count_from_too_long: bool = False
+    count_without_date: bool = False
     unset: Mapping[str, str] = {}
 
 
@@ -107,6 +108,8 @@ class Endpoint(Struct, frozen=True):
     """Asked instead once this counter has said that it does not count the model."""
     count_from_too_long: bool = False
     """The operator wants the count that a refusal for length states (`UpstreamError`)."""
+    without_date: bool = False
+    """The operator wants the model counted by its name without ``@YYYYMMDD`` (part of `scope`)."""
 
 
 class Alternate(Struct, frozen=True):
@@ -158,7 +161,12 @@ class UpstreamRequest(Struct, frozen=True):
     headers: tuple[tuple[str, str], ...]
     body: bytes
     dropped: tuple[str, ...] = ()
-    """Kinds of input that this provider's counter has no form for and that carry no tokens."""
+    """What this provider's counter has no form for, in the words of docs/providers.md."""
+
+
+def named_betas(betas: Iterable[str]) -> tuple[str, ...]:
+    """Name betas that are not sent, as ``UpstreamRequest.dropped`` does."""
+    return tuple(f"anthropic-beta:{beta}" for beta in betas)
 
 
 class Count(Struct, frozen=True):

@@ -16,20 +16,22 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from adapters._aws import asked_id, base_url, credential, find_region, target, unset
+from adapters._address import checked_base
+from adapters._aws import asked_id, credential, find_region, target, unset
 from adapters._aws_errors import read_error
-from adapters.anthropic import MAX_COUNT, TOKEN_COUNTING_BETA
+from adapters._reply import read_members, take_tokens
+from adapters.anthropic import TOKEN_COUNTING_BETA
 from adapters.base import (
     Alternate,
     CannotExpressError,
     Count,
     CountRequest,
     Endpoint,
-    MalformedUpstreamError,
     Params,
     TooLargeError,
     UpstreamError,
     UpstreamRequest,
+    named_betas,
 )
 from adapters.bedrock_mantle import mantle_endpoint
 
@@ -38,12 +40,13 @@ MAX_BODY_BYTES = 25_000_000
 """Of the inner JSON, before base64 (botocore's service model, 1.43.117)."""
 # The only version for every Claude on the runtime; 2026-10-21 is for 4.7 and newer (AWS, 2026-11).
 ANTHROPIC_VERSION = "bedrock-2023-05-31"
+_SAME_VERSIONS = frozenset({"2023-01-01", "2023-06-01"})
 
 
 class Bedrock:
     """The canonical body, spliced as it is between what InvokeModel wants besides."""
 
-    WIRE_VERSION = 1
+    WIRE_VERSION = 2
 
     def claims(self, prefix: str, model: str) -> bool:
         """``bedrock/…``, but for ``bedrock/mantle/…``."""
@@ -52,10 +55,11 @@ class Bedrock:
     def endpoint(self, params: Params, environ: Mapping[str, str]) -> Endpoint:
         """Resolve an entry; the region is no part of the key, since the model alone decides."""
         asked = target(params)
-        own = base_url(
+        own = checked_base(
             params.api_base
             or params.aws_bedrock_runtime_endpoint
-            or environ.get("AWS_BEDROCK_RUNTIME_ENDPOINT")
+            or environ.get("AWS_BEDROCK_RUNTIME_ENDPOINT"),
+            "aws_bedrock_runtime_endpoint",
         )
         region = find_region(params, environ, asked, own)
         base = own or _default_base(region)
@@ -80,20 +84,23 @@ class Bedrock:
             url=f"{endpoint.base_url}/model/{quote(asked_id(endpoint), safe='')}/count-tokens",
             headers=(("content-type", "application/json"), ("accept", "application/json")),
             body=b'{"input":{"invokeModel":{"body":"%b"}}}' % b64encode(inner),
-            dropped=tuple(name for name, _ in count.identity),
+            dropped=_dropped(count),
         )
 
     def count(self, body: bytes) -> Count:
-        try:
-            tokens = _REPLY.decode(body).input_tokens
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedUpstreamError("the reply holds no integer inputTokens") from error
-        if not 1 <= tokens <= MAX_COUNT:
-            raise MalformedUpstreamError("the reply's inputTokens is not a possible count")
-        return Count(tokens)
+        return Count(take_tokens(read_members(body), "inputTokens"))
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         return read_error(status, headers, body)
+
+
+def _dropped(count: CountRequest) -> tuple[str, ...]:
+    """Name the headers that InvokeModel has no place for; a later version is not counted by."""
+    return (
+        *named_betas(beta for beta in count.betas if beta == TOKEN_COUNTING_BETA),
+        *(name for name, _ in count.identity),
+        *(() if count.version in _SAME_VERSIONS else ("anthropic-version",)),
+    )
 
 
 def _default_base(region: str) -> str:
@@ -104,16 +111,11 @@ def _default_base(region: str) -> str:
     )
 
 
-class _Reply(Struct, rename="camel"):
-    input_tokens: int
-
-
 class _Thinking(Struct):
     type: str
     budget_tokens: int
 
 
-_REPLY = msgspec.json.Decoder(_Reply)
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _THINKING = msgspec.json.Decoder(_Thinking)
 _BETAS = msgspec.json.Decoder(list[str])

@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Struct
 
 from adapters import _aws_errors
-from adapters._aws import Target, asked_id, base_url, credential, find_region, target, unset
+from adapters._address import checked_base
+from adapters._aws import Target, asked_id, credential, find_region, target, unset
 from adapters.anthropic import (
     STATUS_TYPES,
     read_count,
@@ -127,8 +128,9 @@ def _endpoint(
 
 def _own_base(api_base: str | None, params: Params, environ: Mapping[str, str]) -> str | None:
     """Take an operator's base with any of the paths that are found behind it."""
-    base = base_url(
-        api_base or params.aws_bedrock_mantle_endpoint or environ.get("BEDROCK_MANTLE_API_BASE")
+    base = checked_base(
+        api_base or params.aws_bedrock_mantle_endpoint or environ.get("BEDROCK_MANTLE_API_BASE"),
+        "aws_bedrock_mantle_endpoint",
     )
     for tail in (
         PATH,

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from adapters._address import unset_base
 from adapters._gemini_wire import Dialect, check_model, convert, read_total
 from adapters._google_errors import read_google_error
 from adapters.base import (
@@ -37,7 +38,7 @@ _HEADERS = (("content-type", "application/json"), ("accept", "application/json")
 class Gemini:
     """One conversion, and the envelope that makes AI Studio count all of it."""
 
-    WIRE_VERSION = 1
+    WIRE_VERSION = 2
 
     def claims(self, prefix: str, model: str) -> bool:
         """``gemini/…``."""
@@ -55,21 +56,24 @@ class Gemini:
             base_url=base_url,
             scope=() if base_url == BASE_URL else (base_url,),
             credential=HeaderCredential("x-goog-api-key", "", key) if key else None,
-            missing=() if key else (params.unset.get("api_key", KEY_VARIABLES[0]),),
+            missing=(
+                *unset_base(params),
+                *(() if key else (params.unset.get("api_key", KEY_VARIABLES[0]),)),
+            ),
         )
 
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
         found = convert(count, _DIALECT)
-        body = b"{%b}" % found.members()
+        before, after = b"{", b"}"
         if found.system_instruction or found.tools or found.tool_config:
             model = msgspec.json.encode(f"models/{endpoint.upstream_model}")
-            body = b'{"generateContentRequest":{"model":%b,%b}}' % (model, found.members())
+            before, after = b'{"generateContentRequest":{"model":%b,' % model, b"}}"
         segment = quote(endpoint.upstream_model, safe="")
         return UpstreamRequest(
             method="POST",
             url=f"{endpoint.base_url}/v1beta/models/{segment}:countTokens",
             headers=_HEADERS,
-            body=body,
+            body=found.joined(before, after),
             dropped=found.dropped,
         )
 

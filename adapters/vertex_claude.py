@@ -7,14 +7,24 @@ https://docs.cloud.google.com/gemini-enterprise-agent-platform/models/partner-mo
 (2026-11)
 """
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
 from adapters._google_errors import read_google_error
 from adapters._vertex import method_url, vertex_endpoint
+from adapters._vertex_betas import needed_betas
 from adapters.anthropic import read_count, read_error
-from adapters.base import Count, CountRequest, Endpoint, Params, UpstreamError, UpstreamRequest
+from adapters.base import (
+    Count,
+    CountRequest,
+    Endpoint,
+    Params,
+    UpstreamError,
+    UpstreamRequest,
+    named_betas,
+)
 
 DEFAULT_LOCATION = "global"
 """In the newest of Google's three lists, unlike any region of the United States (2026-11), and
@@ -25,54 +35,46 @@ seen to count (LiteLLM pull request 25800, 2026-04)."""
 _VERSIONS = {"2023-01-01": "vertex-2023-10-16", "2023-06-01": "vertex-2023-10-16"}
 
 # Names that move are refused here, "claude-sonnet-4-6@default is not supported for token
-# counting", the bare name counts (LiteLLM issue 25798, claude-code issue 24530, 2026). A date is
-# part of the id: Google's own examples have it, and claude-code issue 24530 saw it count.
+# counting", the bare name counts (LiteLLM issue 25798, claude-code issue 24530, 2026). For dates
+# see docs/decisions/0007.
 _MOVING = ("@default", "@latest")
-
-# Vertex refuses a beta that a model's counter has not received yet, with a 400 that has broken
-# counting for every new one (claude-code issue 11154, anthropic-sdk-typescript issue 1016, LiteLLM
-# pull request 39597). So one goes along only beside the blocks or the field that it licenses and
-# that would be refused without it (anthropic 2.12.0; LiteLLM 1.109.1 does so for two of them).
-_COMPACT = (b'"type":"compact',)
-_LICENSES = {
-    "compact-2026-01-12": _COMPACT,
-    "compact-2026-09-04": _COMPACT,
-    "context-management-2025-06-27": (b'"context_management":',),
-    "inline-tools-2026-09-15": (b'"type":"tool_definition"',),
-    "mid-conversation-tool-changes-2026-07-01": (
-        b'"type":"tool_addition"',
-        b'"type":"tool_removal"',
-    ),
-}
+_DATE = re.compile(r"@\d{8}\Z")
 
 
 class VertexClaude:
     """The native format again: the client's own bytes go out, and nothing is translated."""
 
-    WIRE_VERSION = 1
+    WIRE_VERSION = 2
 
     def claims(self, prefix: str, model: str) -> bool:
         """``vertex_ai/claude…``, wildcards such as ``vertex_ai/claude-*`` included."""
         return prefix == "vertex_ai" and model.startswith("claude")
 
     def endpoint(self, params: Params, environ: Mapping[str, str]) -> Endpoint:
-        return vertex_endpoint(
+        found = vertex_endpoint(
             params, environ, model=params.model, default_location=DEFAULT_LOCATION
         )
+        if not params.count_without_date:
+            return found
+        scope = (*found.scope, "count_without_date")
+        return msgspec.structs.replace(found, scope=scope, without_date=True)
 
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
-        betas = [beta for beta in count.betas if _is_needed(beta, count.body)]
+        betas = needed_betas(count)
         headers = [("content-type", "application/json"), ("accept", "application/json")]
         if betas:
             headers.append(("anthropic-beta", ",".join(betas)))
+        model = _counted_name(endpoint)
+        dated = endpoint.without_date and _DATE.search(endpoint.upstream_model)
         return UpstreamRequest(
             method="POST",
             url=method_url(endpoint, "anthropic", "count-tokens", "rawPredict"),
             headers=tuple(headers),
-            body=_body(endpoint.upstream_model, count),
+            body=_body(model, count),
             dropped=(
-                *(f"anthropic-beta:{beta}" for beta in count.betas if beta not in betas),
+                *named_betas(beta for beta in count.betas if beta not in betas),
                 *(name for name, _ in count.identity),
+                *(("model_date",) if dated else ()),
             ),
         )
 
@@ -86,20 +88,21 @@ class VertexClaude:
         return read_google_error(status, headers, body)
 
 
-def _is_needed(beta: str, body: bytes) -> bool:
-    """Find what a beta licenses; within a JSON string its quotes would stand after backslashes."""
-    return any(sign in body for sign in _LICENSES.get(beta, ()))
+def _counted_name(endpoint: Endpoint) -> str:
+    """Take off what Vertex does not count for: a version that moves, and a date where told to."""
+    model = endpoint.upstream_model
+    for mark in _MOVING:
+        model = model.removesuffix(mark)
+    return _DATE.sub("", model) if endpoint.without_date else model
 
 
 def _body(model: str, count: CountRequest) -> bytes:
     """Put the model and the version first into a canonical object, which is never empty."""
-    for mark in _MOVING:
-        model = model.removesuffix(mark)
     head = b'{"model":' + msgspec.json.encode(model) + b","
     if not _names_version(count.body):
         version = _VERSIONS.get(count.version, count.version)
         head += b'"anthropic_version":' + msgspec.json.encode(version) + b","
-    return head + count.body[1:]
+    return b"".join((head, memoryview(count.body)[1:]))
 
 
 class _Versioned(msgspec.Struct):

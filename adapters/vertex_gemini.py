@@ -24,7 +24,7 @@ _HEADERS = (("content-type", "application/json"), ("accept", "application/json")
 class VertexGemini:
     """The same conversion as on AI Studio, without an envelope."""
 
-    WIRE_VERSION = 1
+    WIRE_VERSION = 2
 
     def claims(self, prefix: str, model: str) -> bool:
         """``vertex_ai/…`` but for Claude, whose counter is another; ``vertex_ai/*`` is Gemini."""
@@ -40,7 +40,7 @@ class VertexGemini:
             method="POST",
             url=method_url(endpoint, "google", endpoint.upstream_model, "countTokens"),
             headers=_HEADERS,
-            body=b"{%b}" % found.members(),
+            body=found.joined(b"{", b"}"),
             dropped=found.dropped,
         )
 

@@ -173,10 +173,20 @@ def test_mantle_gets_betas_as_a_header_and_the_user_profile_in_the_body() -> Non
     assert json.loads(request.body)["user_profile_id"] == "prof_1"
     own = CountRequest(b'{"messages":[],"user_profile_id":"own"}', "2026-10-21", (), identity)
     assert MANTLE.request(own, mantle()).body.count(b"user_profile_id") == 1
+    assert MANTLE.request(count, mantle()).dropped == ()
+
+
+def test_headers_that_the_runtime_has_no_place_for_are_named() -> None:
+    identity = (("anthropic-user-profile-id", "prof_1"), ("anthropic-workspace-id", "ws_1"))
+    betas = ("a-1", "token-counting-2024-11-01")
+    count = CountRequest(BODY, "2026-10-21", betas, identity)
     assert RUNTIME.request(count, runtime()).dropped == (
+        "anthropic-beta:token-counting-2024-11-01",
         "anthropic-user-profile-id",
         "anthropic-workspace-id",
+        "anthropic-version",
     )
+    assert RUNTIME.request(CountRequest(BODY, "2023-06-01"), runtime()).dropped == ()
 
 
 def test_the_largest_body_is_sent_and_one_byte_more_is_refused() -> None:
@@ -219,7 +229,7 @@ def test_anything_else_is_no_count(body: bytes) -> None:
 
 # The digest of everything that the adapter sends for the inputs and three hard cases. If it
 # changes, raise WIRE_VERSION: answers remembered for other bytes must not be found.
-GOLDEN = {"runtime": (1, "77027a1f54afb7dd"), "mantle": (1, "e8b8d2444e78499d")}
+GOLDEN = {"runtime": (2, "cf627d065ff9e2c6"), "mantle": (1, "0a6ecde4c4cae8de")}
 
 
 @pytest.mark.parametrize("name", ["runtime", "mantle"])
@@ -237,5 +247,6 @@ def test_other_bytes_need_another_wire_version(name: str) -> None:
     digest = hashlib.sha256()
     for count in counts:
         request = adapter.request(count, endpoint)
-        digest.update(repr((request.method, request.url, request.headers, request.body)).encode())
+        sent = (request.method, request.url, request.headers, request.body, request.dropped)
+        digest.update(repr(sent).encode())
     assert (adapter.WIRE_VERSION, digest.hexdigest()[:16]) == GOLDEN[name]

@@ -184,6 +184,98 @@ def test_a_beta_goes_along_with_what_would_be_refused_without_it(
     assert sent.dropped == tuple(f"anthropic-beta:{beta}" for beta in BETAS if beta not in kept)
 
 
+SYSTEM = {"role": "system", "content": "s"}
+LICENSED: list[tuple[str, dict[str, Any]]] = [
+    ("advisor-tool-2026-03-01", {"tools": [{"type": "advisor_20260301", "name": "advisor"}]}),
+    ("compact-2026-09-04", {"compaction": {"type": "summarize"}}),
+    ("computer-use-2024-10-22", {"tools": [{"type": "bash_20241022", "name": "bash"}]}),
+    ("computer-use-2025-01-24", {"tools": [{"type": "computer_20250124", "name": "computer"}]}),
+    ("computer-use-2025-11-24", {"tools": [{"type": "computer_20251124", "name": "computer"}]}),
+    ("context-management-2025-06-27", {"tools": [{"type": "memory_20250818", "name": "memory"}]}),
+    ("fast-mode-2026-02-01", {"speed": "fast"}),
+    ("inline-tools-2026-09-15", {"x": [{"type": "tool_definition"}]}),
+    (
+        "mid-conversation-output-config-2026-07-01",
+        {"messages": [*SIMPLE["messages"], SYSTEM | {"output_config": {"effort": "low"}}]},
+    ),
+    (
+        "mid-conversation-system-clear-at-2026-08-21",
+        {"messages": [*SIMPLE["messages"], SYSTEM | {"clear_at": "next_user_message"}]},
+    ),
+    ("mid-conversation-tool-changes-2026-07-01", {"x": [{"type": "tool_addition"}]}),
+    ("server-side-fallback-2026-07-01", {"x": [{"type": "fallback"}]}),
+    ("task-budgets-2026-03-13", {"output_config": {"task_budget": {"type": "tokens"}}}),
+    (
+        "thinking-binding-controls-2026-08-01",
+        {"thinking": {"type": "adaptive", "block_binding": {}}},
+    ),
+    (
+        "thinking-display-updates-2026-08-18",
+        {"thinking": {"type": "adaptive", "display": "updates"}},
+    ),
+    ("user-profiles-billing-2026-10-01", {"billing_policy": {"type": "billing_policy"}}),
+]
+
+
+@pytest.mark.parametrize(("beta", "body"), LICENSED)
+def test_every_beta_of_a_block_or_field_goes_along_with_it_alone(
+    beta: str, body: dict[str, Any]
+) -> None:
+    sent = asked({**SIMPLE, **body}, NEWEST, beta)
+    assert dict(sent.headers).get("anthropic-beta") == beta
+    assert sent.dropped == ()
+    alone = asked(SIMPLE, NEWEST, beta)
+    assert "anthropic-beta" not in dict(alone.headers)
+    assert alone.dropped == (f"anthropic-beta:{beta}",)
+
+
+@pytest.mark.parametrize("beta", [beta for beta, _ in LICENSED])
+def test_a_tools_parameters_license_no_beta(beta: str) -> None:
+    names = ("compaction", "context_management", "speed", "billing_policy", "output_config")
+    more = ("clear_at", "task_budget", "block_binding")
+    schema = {"type": "object", "properties": {name: {} for name in names + more}}
+    sent = asked({**SIMPLE, "tools": [{"name": "t", "input_schema": schema}]}, NEWEST, beta)
+    assert sent.dropped == (f"anthropic-beta:{beta}",)
+
+
+@pytest.mark.parametrize("odd", [{"thinking": 1}, {"output_config": []}, {"thinking": None}])
+def test_a_member_of_an_odd_shape_licenses_no_beta(odd: dict[str, Any]) -> None:
+    tool = {"name": "t", "input_schema": {"block_binding": 1, "task_budget": 1}}
+    betas = ("task-budgets-2026-03-13", "thinking-binding-controls-2026-08-01")
+    sent = asked({**SIMPLE, **odd, "tools": [tool]}, NEWEST, *betas)
+    assert sent.dropped == tuple(f"anthropic-beta:{beta}" for beta in betas)
+
+
+@pytest.mark.parametrize(
+    ("model", "sent", "dropped"),
+    [
+        ("claude-sonnet-4-5@20250929", "claude-sonnet-4-5", ("model_date",)),
+        ("claude-sonnet-4-6@default", "claude-sonnet-4-6", ()),
+        ("claude-opus-4-8", "claude-opus-4-8", ()),
+        ("claude-x@2025092", "claude-x@2025092", ()),
+        ("claude-x@preview-20250929", "claude-x@preview-20250929", ()),
+    ],
+)
+def test_a_date_is_left_off_where_the_entry_says_so(
+    model: str, sent: str, dropped: tuple[str, ...]
+) -> None:
+    request = asked(SIMPLE, model=model, count_without_date=True)
+    assert msgspec.json.decode(request.body)["model"] == sent
+    assert request.dropped == dropped
+
+
+def test_with_and_without_a_date_are_two_counters() -> None:
+    kept, left_off = endpoint(), endpoint(count_without_date=True)
+    assert kept.upstream_model == left_off.upstream_model
+    assert kept.scope != left_off.scope
+    assert endpoint(count_without_date=False) == kept
+
+
+def test_a_base_whose_variable_is_not_set_is_missing_and_not_replaced() -> None:
+    assert endpoint(unset={"api_base": "MY_BASE"}).missing == ("MY_BASE",)
+    assert endpoint(unset={"api_base": "MY_BASE"}).credential is None
+
+
 def test_identity_headers_are_left_out_and_named() -> None:
     count = decode({"anthropic-workspace-id": "w1"}, msgspec.json.encode(SIMPLE)).request
     sent = CLAUDE.request(count, endpoint())
@@ -198,8 +290,11 @@ def test_output_has_not_changed_without_a_new_wire_version() -> None:
             digest.update(msgspec.json.encode(asked(load("inputs", name), version, *BETAS)))
     edited = {**SIMPLE, "anthropic_version": "x", "context_management": {"edits": []}}
     digest.update(msgspec.json.encode(asked(edited, NEWEST, *BETAS, model="claude-x@default")))
+    digest.update(msgspec.json.encode(asked(SIMPLE, count_without_date=True)))
+    for beta, body in LICENSED:
+        digest.update(msgspec.json.encode(asked({**SIMPLE, **body}, NEWEST, beta)))
     # Another digest needs another WIRE_VERSION: stored counts belong to what was sent for them.
-    assert digest.hexdigest()[:16] == "00ca7a3ec76a2746"
+    assert digest.hexdigest()[:16] == "0ba1f52bb970e3a7"
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ def server(
         | PROJECT
         | here,
         "by-default": {"model": DOCUMENTED} | PROJECT | here,
+        "undated": {"model": DOCUMENTED, "count_without_date": True} | PROJECT | here | given,
         "projectless": {"model": DOCUMENTED, "vertex_location": "us-east5"} | here | given,
         "overridden": {"model": DOCUMENTED, "vertex_count_tokens_location": "europe-west1"}
         | PROJECT
@@ -169,6 +170,16 @@ def test_row_72_body_and_headers(client: httpx.Client, provider: SimulatedProvid
     assert "anthropic-version" not in sent.headers
     assert sent.headers["authorization"].startswith("Bearer token-")
     assert "x-api-key" not in sent.headers
+
+
+def test_row_73_date_left_off_where_the_entry_says_so(
+    client: httpx.Client, provider: SimulatedProvider
+) -> None:
+    """``count_without_date`` sends the bare name, and the answer says so."""
+    response = client.post(COUNT, json=question("undated"))
+    counted(response)
+    assert response.headers["x-tallygate-dropped"] == "model_date"
+    assert asked(provider)["model"] == "claude-3-5-sonnet-v2"
 
 
 @pytest.mark.parametrize("name", IDS)

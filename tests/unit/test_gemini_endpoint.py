@@ -2,9 +2,18 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from adapters.base import CountRequest, Endpoint, GoogleCredential, HeaderCredential, Params, Secret
+from adapters.base import (
+    CannotExpressError,
+    CountRequest,
+    Endpoint,
+    GoogleCredential,
+    HeaderCredential,
+    Params,
+    Secret,
+)
 from adapters.registry import ADAPTERS, provider_of
 
 QUESTION = CountRequest(b'{"messages":[{"role":"user","content":"a"}]}', "2023-06-01")
@@ -64,6 +73,24 @@ def test_a_missing_key_is_named_by_its_variable() -> None:
     # A key that the entry reads from elsewhere is never quietly another.
     elsewhere = endpoint("gemini", {"GEMINI_API_KEY": "a"}, unset={"api_key": "TEAM_KEY"})
     assert (elsewhere.credential, elsewhere.missing) == (None, ("TEAM_KEY",))
+
+
+@pytest.mark.parametrize("name", ["gemini", "vertex_gemini"])
+def test_a_base_whose_variable_is_not_set_is_missing_and_not_replaced(name: str) -> None:
+    found = endpoint(name, api_key=Secret("k"), vertex_project="p1", unset={"api_base": "MY_BASE"})
+    assert found.missing == ("MY_BASE",)
+
+
+def test_a_name_behind_a_wildcard_that_would_change_the_path_is_the_callers_fault() -> None:
+    found = endpoint("vertex_gemini", vertex_project="p1")
+    for name in (".", ".."):
+        with pytest.raises(CannotExpressError, match="model: is not a model's id"):
+            ADAPTERS["vertex_gemini"].request(
+                QUESTION, msgspec.structs.replace(found, upstream_model=name)
+            )
+    found = msgspec.structs.replace(found, upstream_model="../a?b#c")
+    sent = ADAPTERS["vertex_gemini"].request(QUESTION, found)
+    assert sent.url.endswith("/publishers/google/models/..%2Fa%3Fb%23c:countTokens")
 
 
 @pytest.mark.parametrize("tail", ["", "/", "/v1", "/v1beta", "/v1beta/"])

@@ -52,6 +52,7 @@ TEXT_ONLY = frozenset({"text"})
 # is its own answer to give.
 IMAGES = frozenset({"image/gif", "image/jpeg", "image/png", "image/webp"})
 PDFS = frozenset({"application/pdf"})
+TEXTS = frozenset({"text/plain"})
 
 _ENCODED = Fields(frozenset({"type", "media_type", "data"}))
 _CONTENT = Fields(frozenset({"type", "content"}))
@@ -110,6 +111,8 @@ class Blocks:
         source, path, kind = self._source(block, path)
         if kind == "text":
             self._reader.sift(source, _ENCODED, path)
+            if is_given(source, "media_type"):
+                self._media_type(source, path, TEXTS)
             return parts + _text_part(self._reader.string(source, "data", path))
         if kind == "content":
             self._reader.sift(source, _CONTENT, path)
@@ -173,10 +176,7 @@ class Blocks:
 
     def _inline(self, source: Members, path: str, types: frozenset[str]) -> Part:
         self._reader.sift(source, _ENCODED, path)
-        media_type = self._reader.text(source, "media_type", path)
-        if media_type not in types:
-            known = ", ".join(sorted(types))
-            raise CannotExpressError(f"{path}.media_type: must be one of {known}")
+        media_type = self._media_type(source, path, types)
         data = self._reader.string(source, "data", path)
         if b"\\" in data:
             # Some encoders write / as \/ (PHP's json_encode does).
@@ -184,6 +184,13 @@ class Blocks:
         if not _is_base64(data):
             raise CannotExpressError(f"{path}.data: must be standard base64 with its padding")
         return INLINE_DATA, b'{"mimeType":"%b","data":%b}' % (media_type.encode(), data)
+
+    def _media_type(self, source: Members, path: str, types: frozenset[str]) -> str:
+        media_type = self._reader.text(source, "media_type", path)
+        if media_type not in types:
+            known = ", ".join(sorted(types))
+            raise CannotExpressError(f"{path}.media_type: must be one of {known}")
+        return media_type
 
 
 def render(parts: Iterable[Part]) -> Iterator[bytes]:

@@ -143,8 +143,10 @@ async def _import(options: argparse.Namespace, settings: Settings, tiers: Shared
         advance = stack.enter_context(progress("import", size))
         try:
             await importer.read(file, advance)
-        finally:
+        except ArchiveError:  # what there was is committed; after a TierError nobody can say
             _tell_import(importer, tiers)
+            raise
+    _tell_import(importer, tiers)
     return 0
 
 

@@ -205,4 +205,7 @@ class SharedTiers:
         return status.st_dev, status.st_ino
 
     def _away(self) -> TierError:
-        return TierError(f"cluster: {self.cluster_is}: does not answer as it should")
+        return TierError(
+            f"cluster: {self.cluster_is}: does not answer as it should; "
+            "--without cluster does the rest"
+        )

@@ -179,6 +179,7 @@ def test_bad_lines_are_counted_and_not_imported(
     assert len(keys(tmp_path / "counts")) == 8
     cut = operator.cache("import", "-", stdin=b"\n".join([header, *counts[5:8], b""]))
     assert cut.code == 1
+    assert cut.out.startswith("imported 3, skipped 0, bad 0\n")
     assert "it was cut off" in cut.err
     short = operator.cache("import", "-", stdin=b"\n".join([header, *counts[5:8], end, b""]))
     assert short.code == 1
@@ -318,6 +319,8 @@ def test_the_cluster_is_exported_too_and_fails_loudly(
     ran = operator.cache("export", str(target))
     assert (ran.code, ran.out) == (1, "")
     assert "cluster: redis://127.0.0.1:" in ran.err
+    assert "--without cluster does the rest" in ran.err
+    assert operator.cache("purge", "--model", MODEL).code == 1
     assert not target.exists()
     assert operator.cache("export", "--without", "cluster", str(target)).code == 0
     assert len(lines_of(target.read_bytes())) == 8

@@ -1,8 +1,9 @@
-"""``python -m app``: serve, check, count.
+"""``python -m app``: serve, check, count, cache.
 
 python -m app serve --workers 8
 python -m app check config.yaml
 echo "Hello, how are you?" | python -m app count - --model local-estimate
+python -m app cache stats
 """
 
 import argparse
@@ -14,9 +15,12 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from app.cache_command import add_cache_commands
+from app.cache_verify import Reply, verify
 from app.config import ConfigError, Settings, load
 from app.workers import start_table
 
+COUNT = "/v1/messages/count_tokens"
 COUNT_TIMEOUT_S = 600
 
 
@@ -33,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app", description="Tallygate")
-    commands = parser.add_subparsers(required=True, metavar="serve | check | count")
+    commands = parser.add_subparsers(required=True, metavar="serve | check | count | cache")
 
     serve = commands.add_parser("serve", help="serve until SIGTERM")
     serve.add_argument("--config", help="default: $TALLYGATE_CONFIG, else ./config.yaml")
@@ -49,10 +53,21 @@ def _parser() -> argparse.ArgumentParser:
     count = commands.add_parser("count", help="count through a running server")
     count.add_argument("file", help="a request body, or plain text; - is standard input")
     count.add_argument("--model", help="in place of the body's own; needed for plain text")
-    count.add_argument("--url", help="default: where the configuration's server listens")
-    count.add_argument("--key", help="default: $TALLYGATE_KEY, else the configured master key")
+    _add_server_options(count)
     count.set_defaults(run=_count)
+
+    verify_ = add_cache_commands(commands).add_parser(
+        "verify", help="count bodies again, and compare with what a running server remembers"
+    )
+    verify_.add_argument("file", help="NDJSON: a request body in each line; - is standard input")
+    _add_server_options(verify_)
+    verify_.set_defaults(run=_verify)
     return parser
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help="default: where the configuration's server listens")
+    parser.add_argument("--key", help="default: $TALLYGATE_KEY, else the configured master key")
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -79,11 +94,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _count(options: argparse.Namespace) -> int:
-    settings = _settings_if_needed(options)
-    url = options.url or _own_url(settings)
-    key = options.key or os.environ.get("TALLYGATE_KEY")
-    if key is None and settings is not None and settings.master_key is not None:
-        key = settings.master_key.reveal()
+    url, headers = _server(options)
     try:
         body = _body(options)
     except (OSError, ValueError) as error:
@@ -92,9 +103,9 @@ def _count(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     try:
         reply = httpx.post(
-            f"{url}/v1/messages/count_tokens",
+            f"{url}{COUNT}",
             content=body,
-            headers={"content-type": "application/json", **({"x-api-key": key} if key else {})},
+            headers=headers,
             timeout=COUNT_TIMEOUT_S,
         )
     except httpx.HTTPError as error:
@@ -107,6 +118,49 @@ def _count(options: argparse.Namespace) -> int:
     tokens = msgspec.json.decode(reply.content)["input_tokens"]
     print(f"{tokens}\t{reply.headers['x-tallygate-source']}\t{took_ms:.1f} ms")
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    url, headers = _server(options)
+    try:
+        text = _text(options)
+    except OSError as error:
+        print(f"{options.file}: {error}", file=sys.stderr)
+        return 2
+    bodies = [(at, line) for at, line in enumerate(text.split(b"\n"), 1) if line.strip()]
+    with httpx.Client(headers=headers, timeout=COUNT_TIMEOUT_S) as client:
+
+        def ask(body: bytes, cache_control: str) -> Reply:
+            try:
+                reply = client.post(
+                    f"{url}{COUNT}", content=body, headers={"cache-control": cache_control}
+                )
+            except httpx.ConnectError:
+                raise
+            except httpx.HTTPError as error:
+                return Reply(0, b"", type(error).__name__)
+            told = reply.headers.get
+            counter = f"{told('x-tallygate-provider')} {told('x-tallygate-model')}"
+            source = told("x-tallygate-source", "")
+            return Reply(reply.status_code, reply.content, source, counter)
+
+        try:
+            code = verify(bodies, ask)
+        except httpx.ConnectError as error:
+            print(f"{url}: {type(error).__name__}; is the server running?", file=sys.stderr)
+            return 1
+    print(f"through {url}", file=sys.stderr)
+    return code
+
+
+def _server(options: argparse.Namespace) -> tuple[str, dict[str, str]]:
+    """Say where the server is, and what is sent with every question. Raises ConfigError."""
+    settings = _settings_if_needed(options)
+    key = options.key or os.environ.get("TALLYGATE_KEY")
+    if key is None and settings is not None and settings.master_key is not None:
+        key = settings.master_key.reveal()
+    headers = {"content-type": "application/json", **({"x-api-key": key} if key else {})}
+    return options.url or _own_url(settings), headers
 
 
 def _settings_if_needed(options: argparse.Namespace) -> Settings | None:
@@ -126,9 +180,14 @@ def _own_url(settings: Settings | None) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _text(options: argparse.Namespace) -> bytes:
+    """Read the named file, or standard input. Raises OSError."""
+    return sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+
+
 def _body(options: argparse.Namespace) -> bytes:
     """Take a request body as it is; make one of plain text. Raises OSError and ValueError."""
-    text = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+    text = _text(options)
     try:
         members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError):

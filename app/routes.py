@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import os
 import time
 from collections.abc import Mapping
 
@@ -12,11 +13,12 @@ from sanic.response import HTTPResponse
 
 from adapters.base import Secret
 from app.auth import Caller, upstream_credential
-from app.errors import ProxyError, from_framework, not_found
+from app.errors import ProxyError, forbidden, from_framework, not_found
 from app.ids import new_request_id
 from app.keys import Answer
 from app.leader import Journey
 from app.log import warn_operator
+from app.memory import cache_totals
 from app.question import Question, decode, decode_native
 from app.repeats import Repeat
 from app.routing import Route
@@ -41,6 +43,7 @@ def add_routes(app: Sanic) -> None:  # type: ignore[type-arg]
     add(models, "/v1/models", methods=["GET"], name="models")
     add(event_logging, "/api/event_logging/batch", methods=["POST"], name="event_logging")
     add(metrics, "/metrics", methods=["GET"], name="metrics")
+    add(cache_stats, "/cache/stats", methods=["GET"], name="cache_stats")
     add(liveness, "/health/liveliness", methods=["GET"], name="liveliness")
     add(liveness, "/health/liveness", methods=["GET"], name="liveness")
     add(readiness, "/health/readiness", methods=["GET"], name="readiness")
@@ -267,6 +270,25 @@ async def metrics(request: Request) -> HTTPResponse:
     return HTTPResponse(
         worker.metrics.render(), content_type="text/plain; version=0.0.4; charset=utf-8"
     )
+
+
+async def cache_stats(request: Request) -> HTTPResponse:
+    """``GET /cache/stats``: what this worker remembers, for the master key only.
+
+    Without any configured key for this machine only.
+    """
+    worker: Worker = request.app.ctx.worker
+    caller = worker.authenticator.caller(request.headers)
+    allowed = caller.is_master if worker.settings.keys else from_this_machine(request)
+    if not allowed:
+        raise forbidden("this is for the master key only")
+    shown = {
+        "worker": os.getpid(),
+        "memo": {"entries": len(worker.repeats)},
+        **await worker.tiers.stats(),
+        "tallygate_cache_total": cache_totals(worker.metrics.render()),
+    }
+    return _json(shown)
 
 
 async def liveness(request: Request) -> HTTPResponse:

@@ -103,7 +103,8 @@ class Endpoint(Struct, frozen=True):
     location: str = ""
     credential: CredentialSpec | None = None
     missing: tuple[str, ...] = ()
-    """Names of the environment variables that would supply what is not there."""
+    """Names of the environment variables that would supply what is not there; that of the
+    credential comes last."""
     alternate: "Alternate | None" = None
     """Asked instead once this counter has said that it does not count the model."""
     count_from_too_long: bool = False

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from app.cache_command import add_cache_commands
-from app.cache_verify import Reply, verify
 from app.config import ConfigError, Settings, load
+from app.operate.commands import add_cache_commands
+from app.operate.verify import Reply, verify
 from app.workers import start_table
 
 COUNT = "/v1/messages/count_tokens"

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from adapters.base import Secret
-from app.config import CallerKey, sha256
+from app.config import sha256
+from app.config_sections import CallerKey
 from app.errors import unauthenticated
 
 # LiteLLM's order (1.109.1, user_api_key_auth): the first one present decides.

@@ -24,7 +24,7 @@ from msgspec import Struct
 from adapters.base import Deployment, LocalCounter, UpstreamError
 from adapters.registry import ESTIMATE
 from app.auth import Caller
-from app.config import Cache
+from app.config_sections import Cache
 from app.errors import ProxyError, forbidden, from_upstream, operator_fault, overloaded, timed_out
 from app.flight import NOTHING, Ask, Flights, Landed
 from app.freshness import Freshness

@@ -115,6 +115,8 @@ class Flights:
             )
             self._tiers.drifted(model)
             key = ask.rekey()
+            generation = self._tiers.generations.of(model)
+            record = msgspec.structs.replace(record, generation=generation)
         if ask.freshness.no_store:
             return Landed(record, source="live")
         mine = lease if lease is not None and lease.key == key else None

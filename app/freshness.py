@@ -5,7 +5,7 @@ import re
 from msgspec import Struct
 
 from adapters.base import Deployment
-from app.config import Cache
+from app.config_sections import Cache
 
 MOVING = ("latest", "default", "preview")
 _MAX_AGE = re.compile(r'max-age="?(\d{1,10})"?')

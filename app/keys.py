@@ -10,7 +10,7 @@ from adapters.anthropic import key_credential
 from adapters.base import CountRequest, Deployment
 from adapters.registry import ADAPTERS, ESTIMATE
 from app.auth import Caller
-from app.config import Cache
+from app.config_sections import Cache
 from app.freshness import Lifetime, lifetime
 from app.question import Question
 from cache.generations import Generations
@@ -112,8 +112,12 @@ def _with_credential(question: Question, deployment: Deployment) -> tuple[Deploy
         return deployment, None
     if not question.native and deployment.endpoint.credential is not None:
         return deployment, None
+    # Its own key is all that the caller supplies: an address that is not set stays missing.
+    missing = deployment.endpoint.missing
+    if deployment.endpoint.credential is None:
+        missing = missing[:-1]
     endpoint = msgspec.structs.replace(
-        deployment.endpoint, credential=key_credential(own), missing=()
+        deployment.endpoint, credential=key_credential(own), missing=missing
     )
     digest = hashlib.sha256(own.reveal().encode()).digest()
     return msgspec.structs.replace(deployment, endpoint=endpoint), digest

@@ -1,12 +1,8 @@
 """What the configuration says about memory → the tiers that a worker opens."""
 
-import asyncio
 import os
-import re
-import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from app.config import Settings
 from app.log import logger
@@ -23,56 +19,6 @@ REPEAT_BYTES = 480
 
 REQUEST_S = 0.05
 """How long a count may wait for the cluster."""
-
-
-class WorkerTiers(Tiers):
-    """The tiers of one worker, with what they say of themselves."""
-
-    async def stats(self) -> dict[str, Any]:
-        """Say how full each tier is, and how it does; None for one that is off. Raises nothing."""
-        host, cluster = self._host, self._cluster
-        return {
-            "local": {"entries": len(self.local), "bytes": self.local.size_bytes},
-            # Its few reads are short, but a slow disk must not hold the loop.
-            "host": None if host is None else await asyncio.to_thread(host_stats, host),
-            "cluster": None if cluster is None else await cluster_stats(cluster),
-            "generations": self.generations.ahead_of({}),
-        }
-
-
-def host_stats(host: HostCache) -> dict[str, Any]:
-    """Say how full the host's file is, or what is wrong with it."""
-    try:
-        return dict(host.stats())
-    except sqlite3.Error as error:
-        return {"trouble": str(error)}
-
-
-async def cluster_stats(cluster: ClusterCache) -> dict[str, Any]:
-    """Say how full the cluster's server is, other people's keys too, and whether it is asked."""
-    said = await cluster.stats()
-    breaker, counters = cluster.breaker, cluster.counters
-    return {
-        **(said or {}),
-        "trouble": None if said is not None else "does not answer as it should",
-        "breaker_open": breaker.is_open,
-        "breaker_open_s": round(breaker.open_s, 1),
-        "asked": counters.asked,
-        "errors": counters.errors,
-        "not_asked": counters.not_asked,
-        "bad": counters.bad,
-    }
-
-
-_TOTAL = re.compile(rb'tallygate_cache_total\{tier="(\w+)",result="(\w+)"\} (\d+)')
-
-
-def cache_totals(metrics: bytes) -> dict[str, dict[str, int]]:
-    """Find in the text of ``/metrics``, all workers summed, what became of look-ups by tier."""
-    totals: dict[str, dict[str, int]] = {}
-    for tier, result, value in _TOTAL.findall(metrics):
-        totals.setdefault(tier.decode(), {})[result.decode()] = int(value)
-    return totals
 
 
 def max_repeats(settings: Settings) -> int:
@@ -96,11 +42,11 @@ def codec(settings: Settings) -> Codec:
 
 def open_tiers(
     settings: Settings, observe: Callable[[str, str], None], wall_clock: Callable[[], float]
-) -> WorkerTiers:
+) -> Tiers:
     """Open what there is. A shared tier that cannot be used costs a log line, never a count."""
     cache = settings.cache
     host, leases = _open_host(settings)
-    return WorkerTiers(
+    return Tiers(
         local=LocalTier(cache.local.max_entries, cache.local.max_bytes * 2 // 3),
         codec=codec(settings),
         generations=Generations(wall_clock),

@@ -46,7 +46,7 @@ class _Block(Struct):
 
 class _Message(Struct):
     role: str
-    content: str | list[_Block]
+    content: str | list[_Block] | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Shape(Struct):
@@ -139,6 +139,10 @@ def _judge(compacted: bytes) -> _Shape:
         raise invalid_request(explain(str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         raise invalid_request("the request body is not valid JSON") from None
+    for index, message in enumerate(shape.messages):
+        # A system message may only carry an output_config (anthropic 2.12.0, 2026-11).
+        if message.content is msgspec.UNSET and message.role != "system":
+            raise invalid_request(f"messages.{index}.content: Field required")
     if len(shape.model) > MAX_MODEL:
         raise refuse_unknown(f"{shape.model[:64]}…")
     return shape

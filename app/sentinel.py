@@ -7,7 +7,7 @@ model's generation (`app.flight`), and with it every count of that model in ever
 from collections.abc import Callable
 
 from app.auth import Caller
-from app.config import Sentinel as Settings
+from app.config_sections import Sentinel as Settings
 from app.counter import TokenCounter
 from app.errors import ProxyError
 from app.keys import Answer

@@ -13,6 +13,7 @@ MAC (`cache.record`); what is not believed is deleted.
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from typing import Any
 
 from cache.background import Background
 from cache.cluster import ClusterCache
@@ -23,6 +24,7 @@ from cache.leadership import Landing, Leadership, Lease, Wanted
 from cache.leases import HostLeases
 from cache.local import LocalTier
 from cache.record import BadRecordError, Codec, Record
+from cache.stats import cluster_stats, host_stats
 
 __all__ = ["Failure", "Landing", "Lease", "Record", "Tiers", "Wanted"]
 
@@ -195,6 +197,16 @@ class Tiers:
     def claim(self, name: str, every_s: float) -> bool:
         """Do a thing at most once in ``every_s`` seconds on this machine; without a host: yes."""
         return self._leases is None or self._leases.claim(name.encode(), every_s)
+
+    async def stats(self) -> dict[str, Any]:
+        """Say how full each tier is, and how it does; None for one that is off. Raises nothing."""
+        host, cluster = self._host, self._cluster
+        return {
+            "local": {"entries": len(self.local), "bytes": self.local.size_bytes},
+            "host": None if host is None else await asyncio.to_thread(host_stats, host),
+            "cluster": None if cluster is None else await cluster_stats(cluster),
+            "generations": self.generations.ahead_of({}),
+        }
 
     def open(self) -> None:
         """Learn the generations that hold, and go on watching for new ones."""

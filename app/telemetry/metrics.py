@@ -115,6 +115,17 @@ class Metrics:
         slot = self._layout.slot("tallygate_recounts_total", result=result)
         self._array[self._base + slot] += 1
 
+    def cache_totals(self) -> dict[str, dict[str, int]]:
+        """Say what became of look-ups and writes, by tier and result, all workers summed."""
+        return {
+            tier: {result: self._total(tier, result) for result in results}
+            for tier, results in TIERS.items()
+        }
+
+    def _total(self, tier: str, result: str) -> int:
+        slot = self._layout.slot("tallygate_cache_total", tier=tier, result=result)
+        return int(sum(self._array[slot :: self._layout.width][: self._rows]))
+
     def close(self) -> None:
         """Keep the row: the sum must not fall when a worker ends."""
 

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from app.config import load
-from app.shared_tiers import SharedTiers, TierError
+from app.operate.shared_tiers import SharedTiers, TierError
 from bench.provider import SimulatedProvider, count_tokens
 from cache.host import HostCache
 from tests.e2e.exchange import MODEL, counted, question

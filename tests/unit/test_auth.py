@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.auth import KEY_HEADERS, Authenticator, upstream_credential
-from app.config import CallerKey
+from app.config_sections import CallerKey
 from app.errors import ProxyError
 
 KEY = "sk-team-0123456789"

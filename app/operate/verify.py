@@ -9,7 +9,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from app.terminal import progress, say
+from app.operate.terminal import progress, say
 
 OK, NOT_REMEMBERED = 200, 504
 FROM_PROVIDER = frozenset({"live", "coalesced"})

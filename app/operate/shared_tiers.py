@@ -11,8 +11,7 @@ from typing import Self
 
 from app.config import Settings
 from app.memory import codec, host_path, open_cluster
-from cache._cluster_link import AwayError
-from cache.cluster import ClusterCache
+from cache.cluster import AwayError, ClusterCache
 from cache.cluster_url import parse
 from cache.generations import Generations
 from cache.host import HostCache, HostFileError

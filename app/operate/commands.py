@@ -15,7 +15,9 @@ from typing import IO, Any
 
 import msgspec
 
-from app.cache_archive import (
+from app.config import Settings, load
+from app.memory import keep_s
+from app.operate.archive import (
     ArchiveError,
     Exported,
     Importer,
@@ -23,12 +25,11 @@ from app.cache_archive import (
     whole_file,
     write_archive,
 )
-from app.cache_purge import purge, upstream_models
-from app.config import Settings, load
-from app.memory import cluster_stats, host_stats, keep_s
+from app.operate.purge import purge, upstream_models
+from app.operate.shared_tiers import SharedTiers, TierError
+from app.operate.terminal import progress, remark, say
 from app.routing import Router
-from app.shared_tiers import SharedTiers, TierError
-from app.terminal import progress, remark, say
+from cache.stats import cluster_stats, host_stats
 
 WALL_CLOCK = time.time  # noqa: TID251 -- the injected clock itself
 

@@ -16,7 +16,7 @@ from typing import IO, Annotated, BinaryIO
 import msgspec
 from msgspec import Meta, Struct
 
-from app.shared_tiers import SharedTiers, TierError
+from app.operate.shared_tiers import SharedTiers, TierError
 from cache.key import KEY_VERSION
 from cache.record import ORDER
 

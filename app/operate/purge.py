@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from adapters.registry import ESTIMATE
+from app.operate.shared_tiers import SharedTiers
 from app.routing import Router
-from app.shared_tiers import SharedTiers
 
 HEARD_S = 1.5
 """After this every worker that reaches a shared tier has heard, and writes under the old keys no

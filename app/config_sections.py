@@ -1,0 +1,113 @@
+"""The sections of config.yaml that are our own, each with its bounds and its defaults."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from adapters.base import Secret
+
+MAX_TTL_S = 315_360_000
+
+
+class Server(Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how the server listens."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65_535)] = 4000
+    max_body_bytes: Annotated[int, Meta(ge=1)] = 33_554_432
+    drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15
+    allow_weak_key: bool = False
+
+
+class Local(Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of each worker's own tier."""
+
+    max_entries: Annotated[int, Meta(ge=1)] = 100_000
+    max_bytes: Annotated[int, Meta(ge=1)] = 67_108_864
+
+
+Seconds = Annotated[float, Meta(ge=0, le=MAX_TTL_S)]
+
+
+class Host(Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that all workers of this machine share."""
+
+    enabled: bool = True
+    path: str | None = None
+    """Default: ``tallygate/counts.sqlite3`` in ``$XDG_CACHE_HOME``, else in ``~/.cache``."""
+    max_bytes: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
+
+
+class Cluster(Struct, frozen=True, forbid_unknown_fields=True):
+    """The Redis or Valkey that all machines share; without a URL there is none."""
+
+    url: Secret | None = None
+    namespace: Annotated[str, Meta(pattern="^[!-z|~]{1,64}$")] = "tallygate"
+
+
+class Sentinel(Struct, frozen=True, forbid_unknown_fields=True):
+    """How often a count that is served from memory is asked for again, to find drift."""
+
+    per_minute: Annotated[float, Meta(ge=0, le=6)] = 6
+    """For the whole machine; at most 1 % of a deployment's ``rpm`` besides."""
+    min_age_s: Seconds = 300
+
+
+class Cache(Struct, frozen=True, forbid_unknown_fields=True):
+    """How long, and for whom, counts are remembered."""
+
+    ttl_s: Seconds = 2_592_000
+    alias_ttl_s: Seconds = 3_600
+    stale_if_error_s: Seconds = 604_800
+    alias_stale_if_error_s: Annotated[float, Meta(ge=0, le=86_400)] = 86_400
+    stale_after_s: Seconds = 2
+    negative_ttl_s: Annotated[float, Meta(ge=0, le=3_600)] = 60
+    scope: Literal["shared", "caller"] = "shared"
+    key_secret: Secret | None = None
+    local: Local = Local()
+    host: Host = Host()
+    cluster: Cluster = Cluster()
+    sentinel: Sentinel = Sentinel()
+
+
+class Jsonl(Struct, frozen=True, forbid_unknown_fields=True):
+    """One JSON line per count."""
+
+    enabled: bool = True
+    path: str = "-"
+    """A file to append to; ``-`` is standard output."""
+
+
+class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is told about counts, and to whom."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    hash_end_users: bool = False
+    hit_records_per_s: Annotated[int, Meta(ge=0)] = 1000
+    jsonl: Jsonl = Jsonl()
+
+
+class PassThrough(Struct, frozen=True, forbid_unknown_fields=True):
+    """``/anthropic/v1/messages/count_tokens``."""
+
+    caller_key: bool = False
+    """Ask with the caller's own Anthropic key instead of the server's when it sends one."""
+
+
+class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of ``keys``: who may ask, and about which models (None: all)."""
+
+    name: str
+    key: Secret | None = None
+    key_sha256: str | None = None
+    models: tuple[str, ...] | None = None
+    metadata: dict[str, Any] = {}
+
+
+class CallerKey(Struct, frozen=True):
+    """A key as it is kept: its SHA-256, never itself."""
+
+    name: str
+    sha256: bytes
+    models: tuple[str, ...] | None = None
+    is_master: bool = False

@@ -1,0 +1,198 @@
+"""One request to count, from its headers and bytes to its answer and the event that tells of it."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from sanic.request import Request
+from sanic.response import HTTPResponse
+
+from adapters.base import Secret
+from app.auth import Caller, upstream_credential
+from app.errors import ProxyError, from_framework
+from app.ids import new_request_id
+from app.keys import Answer
+from app.leader import Journey
+from app.log import warn_operator
+from app.origin import from_this_machine
+from app.question import Question, decode, decode_native
+from app.repeats import Repeat
+from app.routing import Route
+from app.telemetry import CountEvent, plain_text
+from app.telemetry.end_user import end_user_of_headers
+from app.telemetry.metrics import ERROR_TYPES
+from app.workers import Worker
+
+JSON = "application/json"
+CLIENT_CLOSED = 499
+"""What an event says of a client that left before its answer."""
+MAX_ECHO = 128
+
+
+class CountHandler:
+    """One request to count: its answer, and the one event that tells of it."""
+
+    def __init__(self, request: Request, route: str) -> None:
+        self._started = time.perf_counter()
+        self._request = request
+        self._worker: Worker = request.app.ctx.worker
+        self._native = route == "pass_through"
+        self._route_name = route
+        self._request_id = new_request_id()
+        self._caller: Caller | None = None
+        self._own: Secret | None = None
+        self._model = ""
+        self._end_user = ""
+        self._route: Route | None = None
+        self._journey = Journey()
+
+    async def respond(self) -> HTTPResponse:
+        """Answer, or refuse in Anthropic's shape; tell telemetry once, whatever happens."""
+        try:
+            answer = await self._count()
+        except asyncio.CancelledError:
+            self._tell(CLIENT_CLOSED, error=None, answer=None)
+            raise
+        except Exception as error:  # noqa: BLE001 -- the last stop before the framework
+            refusal = from_framework(error)
+            self._tell(refusal.status, error=refusal, answer=None)
+            return self._refuse(refusal)
+        self._tell(200, error=None, answer=answer)
+        return self._answer(answer)
+
+    async def _count(self) -> Answer:
+        request, worker = self._request, self._worker
+        self._caller = caller = worker.authenticator.caller(request.headers)
+        self._own = upstream_credential(request.headers, has_keys=bool(worker.settings.keys))
+        query = request.query_string if self._native else None
+        digest = None
+        if self._own is None:
+            digest = worker.repeats.digest(request.headers, request.body, query, caller)
+        if digest is not None and (found := worker.repeats.find(digest, caller)):
+            return self._repeat(*found)
+        question = self._read()
+        self._model, self._end_user = question.model, question.end_user
+        self._route = route = worker.counter.route(question, caller)
+        answer = await worker.counter.count(question, caller, route, self._journey)
+        if digest is not None:
+            worker.repeats.learn(digest, question, route, answer)
+        self._watch(answer)
+        return answer
+
+    def _repeat(self, repeat: Repeat, answer: Answer) -> Answer:
+        """Answer bytes that were read before. No await, no decode."""
+        headers = self._request.headers
+        named = end_user_of_headers(headers, self._worker.settings.end_user_headers)
+        self._model, self._end_user = repeat.model, named or repeat.body_end_user
+        self._route = repeat.route
+        self._watch(answer)
+        return answer
+
+    def _watch(self, answer: Answer) -> None:
+        sentinel, caller = self._worker.sentinel, self._caller
+        if caller is not None and sentinel.wants(answer, time.monotonic()):
+            sentinel.recount(self._read, caller, answer)
+
+    def _read(self) -> Question:
+        """Decode the request. Raises ProxyError."""
+        headers: Mapping[str, str] = self._request.headers
+        settings = self._worker.settings
+        if not self._native:
+            return decode(headers, self._request.body, settings.end_user_headers, self._own)
+        return decode_native(
+            headers,
+            self._request.body,
+            self._request.query_string,
+            settings.end_user_headers,
+            self._own if settings.pass_through.caller_key else None,
+        )
+
+    def _answer(self, answer: Answer) -> HTTPResponse:
+        record = answer.record
+        headers = {
+            "request-id": self._request_id,
+            "cache-status": cache_status(answer),
+            "x-tallygate-source": answer.source,
+            "x-tallygate-provider": answer.provider,
+            "x-tallygate-model": answer.deployment.endpoint.upstream_model,
+            "x-tallygate-counted-at": rfc3339(record.counted_at_s),
+        }
+        if record.dropped:
+            headers["x-tallygate-dropped"] = record.dropped.decode()
+        if echo := self._client_request_id():
+            headers["x-request-id"] = echo
+        body = b'{"input_tokens":%d%b}' % (record.input_tokens, record.extra)
+        return HTTPResponse(body, headers=headers, content_type=JSON)
+
+    def _refuse(self, error: ProxyError) -> HTTPResponse:
+        if error.operator_detail:
+            warn_operator(error.operator_detail)
+        headers = {"request-id": self._request_id, **error.headers}
+        if echo := self._client_request_id():
+            headers["x-request-id"] = echo
+        body = error.body(self._request_id, on_loopback=from_this_machine(self._request))
+        return HTTPResponse(body, status=error.status, headers=headers, content_type=JSON)
+
+    def _client_request_id(self) -> str:
+        value = self._request.headers.get("x-request-id", "")
+        return value if value.isascii() and value.isprintable() and len(value) <= MAX_ECHO else ""
+
+    def _tell(self, status: int, *, error: ProxyError | None, answer: Answer | None) -> None:
+        request, journey = self._request, self._journey
+        deployment = answer.deployment if answer else journey.deployment
+        self._worker.telemetry.emit(
+            CountEvent(
+                time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time
+                request_id=self._request_id,
+                status=status,
+                duration_ms=(time.perf_counter() - self._started) * 1000,
+                route=self._route_name,
+                source=answer.source if answer else "",
+                tier=answer.tier if answer else "",
+                error_type=_error_type(error) if answer is None else "",
+                reason=error.reason if error else "",
+                input_tokens=answer.record.input_tokens if answer else 0,
+                caller=self._caller.name if self._caller else "",
+                end_user=self._end_user,
+                alias=self._route.alias if self._route else "",
+                model=self._model,
+                provider=deployment.provider if deployment else "",
+                upstream_model=deployment.endpoint.upstream_model if deployment else "",
+                deployment=deployment.name if deployment else "",
+                body_bytes=len(request.body),
+                upstream_ms=journey.upstream_ms,
+                upstream_calls=journey.upstream_calls,
+                dropped=tuple(filter(None, answer.record.dropped.decode().split(",")))
+                if answer
+                else (),
+                client_request_id=self._client_request_id(),
+                user_agent=plain_text(request.headers.get("user-agent", "")),
+            )
+        )
+
+
+def _error_type(error: ProxyError | None) -> str:
+    """Keep to the closed list: a type that a provider made up is its text, and may quote."""
+    if error is None:
+        return "client_closed"
+    return error.type if error.type in ERROR_TYPES else "other"
+
+
+def cache_status(answer: Answer) -> str:
+    """Say in RFC 9211's words what the cache did."""
+    match answer.source:
+        case "cache":
+            return "tallygate; hit"
+        case "coalesced":
+            return "tallygate; fwd=miss; collapsed"
+        case "stale":
+            return "tallygate; fwd=stale"
+        case "estimate":
+            return "tallygate; fwd=bypass"
+        case _:
+            return "tallygate; fwd=miss; stored" if answer.stored else "tallygate; fwd=miss"
+
+
+def rfc3339(seconds: int) -> str:
+    """Write a time as ``2026-11-23T08:00:00Z``."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

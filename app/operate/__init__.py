@@ -1,0 +1,1 @@
+"""``python -m app cache``: look at what is remembered, carry it, forget it, check it."""

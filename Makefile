@@ -14,7 +14,7 @@ UV_COMPILE := pip compile --no-config --quiet --universal --python-version 3.11 
 
 # `check` runs its steps in this order even under -j, so that the tests' summary comes last.
 .NOTPARALLEL:
-.PHONY: help install run clients test slow lint format types floors starts check bench lock clean
+.PHONY: help install run clients test faults lint format types floors starts check bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -29,8 +29,8 @@ clients: $(SDKS) $(NODE_SDK) ## Install the official SDKs that the tests put in 
 test: install clients ## Run the tests (ARGS='-k name' passes options to pytest)
 	$(BIN)/pytest -n 4 -m 'not live and not slow' $(ARGS)
 
-slow: install clients ## Run the tests that take long: herds, kills, faults of files and servers
-	$(BIN)/pytest -n 2 -m 'slow and not live' $(ARGS)
+faults: install clients ## Run what takes long and is timed: herds, kills, faults of files and servers
+	$(BIN)/pytest -m 'slow and not live' $(ARGS)
 
 lint: install ## Check the style and the format
 	$(BIN)/ruff check .
@@ -61,7 +61,7 @@ export NO_SHADOW
 starts: install # sanic hides the true error of a failed import; this shows it
 	$(BIN)/python -c 'import app.main'
 
-check: lint types floors starts slow test ## All of the above, as CI runs it
+check: lint types floors starts faults test ## All of the above, as CI runs it
 
 bench: install ## Measure (ARGS='--help' lists the scenarios)
 	$(BIN)/python -m bench $(ARGS)

@@ -10,6 +10,13 @@ from tests.faults.redis_server import BINARIES, RedisServer
 from tests.host_file import MAX_BYTES, RECORDS, put
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Faults take long and are timed: they run by themselves, one after the other."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A healthy file of RECORDS records, its log written back."""

@@ -28,7 +28,7 @@ from app.config_sections import (
     Telemetry,
 )
 from app.config_source import ConfigError, KeyPath, Source, read
-from cache.cluster_url import parse, url_from
+from cache.cluster_url import check_namespace, parse, url_from
 from cache.key import derive_secret
 
 __all__ = ["ConfigError", "Settings", "load"]
@@ -77,13 +77,14 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         f"{name} is not used{_nearest(name, known)}" for name in source.data if name not in known
     ]
     own = {
-        name: _convert(source, source.data.get(name) or {}, (name,), type_)
+        name: _convert(source, _section(source, name), (name,), type_)
         for name, type_ in _OWN.items()
     }
     general = _general(source, notices)
     master_key = _master_key(source, general)
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
+    _check_host(source, own["cache"])
     own["cache"] = _with_cluster(source, own["cache"], notices)
     return Settings(
         source=source.name,
@@ -95,6 +96,12 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
         notices=tuple(notices),
         **own,
     )
+
+
+def _section(source: Source, name: str) -> object:
+    """Give a section, empty where it is not there; `cache: false` is not the same as none."""
+    section = source.data.get(name)
+    return {} if section is None else section
 
 
 def _convert(source: Source, value: object, path: KeyPath, type_: Any) -> Any:
@@ -109,7 +116,7 @@ def _convert(source: Source, value: object, path: KeyPath, type_: Any) -> Any:
 def _secret(type_: Any, value: object) -> Secret:
     """Read a credential; msgspec leaves the one type of ours to us."""
     if type_ is not Secret or not isinstance(value, str) or not value.strip():
-        raise msgspec.ValidationError("must be a non-empty string")
+        raise ValueError("must be a non-empty string")  # msgspec adds the place
     return Secret(value)
 
 
@@ -146,18 +153,35 @@ def _nearest(name: str, known: set[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def _check_host(source: Source, cache: Cache) -> None:
+    """Refuse a path that can never be a file's, rather than end in every worker."""
+    if cache.host.path is None:
+        return
+    try:
+        path = Path(cache.host.path).expanduser()
+    except RuntimeError as error:
+        raise source.error(("cache", "host", "path"), str(error)) from None
+    if not cache.host.path.strip() or not path.name or "\0" in cache.host.path:
+        raise source.error(("cache", "host", "path"), "must name a file")
+
+
 def _with_cluster(source: Source, cache: Cache, notices: list[str]) -> Cache:
     """Check ``cache.cluster``; without a URL there, LiteLLM's ``cache_params`` name the server."""
-    if cache.cluster.url is not None:
-        try:
-            parse(cache.cluster.url.reveal())
-        except ValueError as error:
-            raise source.error(("cache", "cluster", "url"), str(error)) from None
-        return cache
     litellm = source.data.get("litellm_settings") or {}
     path: KeyPath = ("litellm_settings", "cache_params")
     params = source.resolve(litellm.get("cache_params") or {}, path)
-    if not litellm.get("cache") or not params:
+    own = cache.cluster
+    try:
+        check_namespace(own.namespace)
+        if own.url is not None:
+            parse(own.url.reveal())
+    except ValueError as error:
+        raise source.error(("cache", "cluster"), str(error)) from None
+    if not params:
+        return cache
+    if own.url is not None or not litellm.get("cache"):
+        why = "cache.cluster.url is set" if own.url is not None else "cache is not true beside it"
+        notices.append(f"litellm_settings.cache_params is not used: {why}")
         return cache
     if not isinstance(params, dict):
         raise source.error(path, "must be a mapping")
@@ -168,8 +192,11 @@ def _with_cluster(source: Source, cache: Cache, notices: list[str]) -> Cache:
     if found is None:
         return cache
     url, namespace, ttl_s = found
-    if ttl_s is not None and "ttl_s" not in (source.data.get("cache") or {}):
+    given = source.data.get("cache") or {}
+    if ttl_s is not None and "ttl_s" not in given:
         cache = msgspec.structs.replace(cache, ttl_s=min(ttl_s, MAX_TTL_S))
+    if "namespace" in (given.get("cluster") or {}):
+        namespace = own.namespace
     notices.append("litellm_settings.cache_params is read as cache.cluster")
     return msgspec.structs.replace(cache, cluster=Cluster(Secret(url), namespace))
 

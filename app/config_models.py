@@ -184,8 +184,8 @@ def _aliases(source: Source, names: set[str], notices: list[str]) -> dict[str, s
         path: KeyPath = ("router_settings", "model_group_alias", alias)
         # LiteLLM takes a name, or {model: name, hidden: bool} (1.109.1).
         group = target.get("model") if isinstance(target, dict) else target
-        if not isinstance(group, str) or group not in names:
-            raise source.error(path, "must name a model_name of model_list")
+        if not isinstance(group, str) or group not in names or "*" in group:
+            raise source.error(path, "must name a model_name of model_list, and no wildcard")
         found[str(alias)] = group
     return found
 

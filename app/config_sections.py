@@ -42,7 +42,7 @@ class Cluster(Struct, frozen=True, forbid_unknown_fields=True):
     """The Redis or Valkey that all machines share; without a URL there is none."""
 
     url: Secret | None = None
-    namespace: Annotated[str, Meta(pattern="^[!-z|~]{1,64}$")] = "tallygate"
+    namespace: str = "tallygate"
 
 
 class Sentinel(Struct, frozen=True, forbid_unknown_fields=True):

@@ -183,10 +183,11 @@ class TokenCounter:
             return Landed(error=refused), True
         # Only what is asked in the same way flies together: another entry has another credential
         # and another deadline, and its failure is its own; a question that must be asked anew
-        # joins none that may be answered from a flight of before; one that must not be stored
-        # does not lead those that expect the count to be remembered.
+        # joins no flight that took off before it; one that must not be stored does not lead those
+        # that expect the count to be remembered.
         fresh, deployment = trip.question.freshness, place.deployment
-        flight = (place.key, deployment.name, fresh.no_cache, fresh.no_store, fresh.max_age_s)
+        alone = object() if fresh.no_cache else None
+        flight = (place.key, deployment.name, alone, fresh.no_store, fresh.max_age_s)
         now = time.monotonic()
         left_s = max(trip.deadline - now, 0.001)
         ask = Ask(
@@ -196,6 +197,7 @@ class TokenCounter:
             lifetime=place.lifetime,
             max_age_s=place.max_age_s,
             key=place.key,
+            generation=place.generation,
             rekey=place.rekey,
             timeout_s=min(left_s, deployment.timeout_s),
         )
@@ -226,8 +228,7 @@ class TokenCounter:
 
     async def recount(self, question: Question, caller: Caller, deployment: Deployment) -> Record:
         """Ask again what is remembered, and remember what comes. Raises ProxyError."""
-        fresh = msgspec.structs.replace(question.freshness, no_cache=True)
-        question = msgspec.structs.replace(question, freshness=fresh)
+        question = msgspec.structs.replace(question, freshness=Freshness(no_cache=True))
         until = time.monotonic() + deployment.timeout_s
         answer = await self._ask(Trip(question, caller, until, until, Journey()), deployment)
         return answer.record

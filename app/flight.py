@@ -16,11 +16,11 @@ from msgspec import Struct
 from adapters.base import CountRequest, CredentialSpec, Deployment, Secret, UpstreamError
 from app.freshness import Freshness, Lifetime
 from app.leader import Journey, Leader, Outcome
-from app.log import logger
 from cache.tiers import Failure, Landing, Lease, Record, Tiers, Wanted, differs
 
 _CREDENTIAL_STATUSES = frozenset({401, 402, 403, 429})
 _SHARED_WITHOUT_STATUS = frozenset({502, 504})
+TOO_MANY = 429
 NOTHING = UpstreamError(502, "api_error", "the provider gave no answer", "no answer")
 
 
@@ -33,8 +33,10 @@ class Ask(Struct, frozen=True):
     lifetime: Lifetime
     max_age_s: float
     key: bytes
+    generation: int
+    """Of the model, as it stands in the key: another may begin while the flight is out."""
     rekey: Callable[[], bytes]
-    """Composes the key anew: the model's generation may change while the flight is out."""
+    """Composes the key of the generation that holds now."""
     timeout_s: float
 
 
@@ -56,16 +58,18 @@ class Flights:
         self._leader = leader
         self._tiers = tiers
         self._clock_ns = clock_ns
+        self._last_ns = 0
 
     async def fly(self, ask: Ask, journey: Journey) -> Landed:
         """Find or ask. Raises nothing."""
         started = time.monotonic()
         fresh = ask.freshness
-        key = ask.key
         credential = ask.deployment.endpoint.credential
-        wanted = Wanted(key, ask.max_age_s, ask.lifetime.keep_s, lambda: fingerprint(credential))
+        keep_s = ask.lifetime.keep_s
+        wanted = Wanted(ask.key, ask.max_age_s, keep_s, lambda: fingerprint(credential))
         lease: Lease | None = None
-        if not fresh.no_cache:
+        # What is never fresh is found by nobody, so that a lease would only make a queue.
+        if not fresh.no_cache and ask.max_age_s > 0:
             # One that must not be remembered leads nobody who expects it to be.
             entered = (
                 await self._tiers.find(wanted)
@@ -80,17 +84,18 @@ class Flights:
             lease = entered
         try:
             left_s = ask.timeout_s - (time.monotonic() - started)
-            return await self._ask(ask, key, lease, left_s, journey)
+            return await self._ask(ask, lease, left_s, journey)
         finally:
             if lease is not None:
                 self._tiers.give_back(lease)
 
     async def _ask(
-        self, ask: Ask, key: bytes, lease: Lease | None, timeout_s: float, journey: Journey
+        self, ask: Ask, lease: Lease | None, timeout_s: float, journey: Journey
     ) -> Landed:
         """Ask the provider, and remember its count before any waiter goes on."""
-        model = ask.deployment.endpoint.upstream_model
-        asked_at_ns, generation = self._clock_ns(), self._tiers.generations.of(model)
+        # Who holds a lease has just looked into the file.
+        before = self._tiers.known(ask.key, on_host=lease is None)
+        asked_at_ns = self._take_off_ns(before)
         outcome = await self._leader.lead(ask.request, ask.deployment, timeout_s, journey)
         if outcome.counted is None:
             if lease is not None and (failure := _to_share(outcome, ask.deployment)):
@@ -102,25 +107,37 @@ class Flights:
             extra=outcome.counted.extra,
             dropped=outcome.dropped,
             asked_at_ns=asked_at_ns,
-            upstream_model=model,
-            generation=generation,
+            upstream_model=ask.deployment.endpoint.upstream_model,
+            generation=ask.generation,
         )
-        before = self._tiers.known(key)
-        if before is not None and differs(before, record):
-            logger.warning(
-                "drift: %s counts %d where it counted %d; its remembered counts are forgotten",
-                model,
-                record.input_tokens,
-                before.input_tokens,
-            )
-            self._tiers.drifted(model)
-            key = ask.rekey()
-            generation = self._tiers.generations.of(model)
-            record = msgspec.structs.replace(record, generation=generation)
-        if ask.freshness.no_store:
-            return Landed(record, source="live")
-        mine = lease if lease is not None and lease.key == key else None
-        return Landed(record, source="live", stored=self._tiers.store(key, record, mine))
+        return Landed(record, source="live", stored=self._remember(ask, record, lease))
+
+    def _take_off_ns(self, before: Record | None) -> int:
+        """Say when this question is asked: after all that is known, whatever the clock says."""
+        known_ns = before.asked_at_ns if before is not None else 0
+        self._last_ns = max(self._clock_ns(), self._last_ns + 1, known_ns + 1)
+        return self._last_ns
+
+    def _remember(self, ask: Ask, record: Record, lease: Lease | None) -> bool:
+        """Store the count, and forget the model's others where it replaces another number."""
+        self._tiers.hear_host()
+        model = record.upstream_model
+        # 1 a slow flight takes off; 2 a later one finds drift, or an operator purges: a new
+        # generation; 3 the slow one lands. It belongs to what was forgotten: it neither ends the
+        # new generation nor is stored in it.
+        outdated = self._tiers.generations.of(model) != ask.generation
+        before = None if outdated else self._tiers.known(ask.key, on_host=lease is None)
+        drifted = before is not None and differs(before, record)
+        if drifted and before is not None:
+            self._tiers.drifted(before, record)
+        stored = False
+        if not ask.freshness.no_store:
+            # Under the old key too: those who wait for this lease look there.
+            stored = self._tiers.store(ask.key, record, lease)
+        if drifted and not ask.freshness.no_store:
+            now = msgspec.structs.replace(record, generation=self._tiers.generations.of(model))
+            stored = self._tiers.store(ask.rekey(), now, None)
+        return stored and not outdated
 
 
 def _to_share(outcome: Outcome, deployment: Deployment) -> Failure | None:
@@ -147,14 +164,15 @@ def _retry_after_s(error: UpstreamError) -> int:
 
 def _shared_error(failure: Failure) -> UpstreamError:
     headers = (("retry-after", str(failure.retry_after_s)),) if failure.retry_after_s else ()
+    came_from_provider = failure.status not in _SHARED_WITHOUT_STATUS
     return UpstreamError(
         status=failure.status,
         type=failure.type,
-        message="the provider has just refused this very question; ask again for its reason",
+        message="this very question has just failed for another request; ask again for the reason",
         reason=f"shared: status {failure.status}",
-        upstream_status=failure.status,
+        upstream_status=failure.status if came_from_provider else 0,
         headers=headers,
-        credential_fault=bool(failure.credential) and failure.status in {401, 402, 403},
+        credential_fault=bool(failure.credential) and failure.status != TOO_MANY,
     )
 
 

@@ -47,6 +47,8 @@ class Place(Struct, frozen=True):
     key: bytes
     changes: int
     """Of the generations when the key was composed: after the next change it may be another."""
+    generation: int
+    """Of the model, as it stands in the key."""
     rekey: Callable[[], bytes]
 
     def answer(
@@ -81,6 +83,7 @@ class Keys:
             lifetime=lives,
             max_age_s=lives.fresh_s if asked_s is None else min(asked_s, lives.fresh_s),
             changes=self._generations.changes,
+            generation=self._generations.of(deployment.endpoint.upstream_model),
             key=compose(),
             rekey=compose,
         )

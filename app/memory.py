@@ -14,17 +14,8 @@ from cache.local import LocalTier
 from cache.record import Codec
 from cache.tiers import Tiers
 
-REPEAT_BYTES = 480
-"""What the memo takes for one body that it knows."""
-
 REQUEST_S = 0.05
 """How long a count may wait for the cluster."""
-
-
-def max_repeats(settings: Settings) -> int:
-    """Give the memo of exact bytes its third of this process's memory."""
-    local = settings.cache.local
-    return min(local.max_entries, local.max_bytes // 3 // REPEAT_BYTES)
 
 
 def host_path(settings: Settings, environ: Mapping[str, str] = os.environ) -> Path:
@@ -47,6 +38,7 @@ def open_tiers(
     cache = settings.cache
     host, leases = _open_host(settings)
     return Tiers(
+        # The memo of exact bytes has the rest.
         local=LocalTier(cache.local.max_entries, cache.local.max_bytes * 2 // 3),
         codec=codec(settings),
         generations=Generations(wall_clock),
@@ -61,8 +53,10 @@ def open_tiers(
 
 def keep_s(settings: Settings) -> float:
     """Say how long a shared tier keeps a record: fresh, and then for an outage."""
+    cache = settings.cache
     own = [one.cache_ttl_s for one in settings.models.deployments if one.cache_ttl_s]
-    return max(settings.cache.ttl_s, *own, 0.0) + settings.cache.stale_if_error_s + 1
+    stale_s = max(cache.stale_if_error_s, cache.alias_stale_if_error_s)
+    return max(cache.ttl_s, cache.alias_ttl_s, *own) + stale_s + 1
 
 
 def open_cluster(settings: Settings, timeout_s: float = REQUEST_S) -> ClusterCache | None:

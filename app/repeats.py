@@ -20,6 +20,7 @@ from cache.memo import Memo
 from cache.tiers import Tiers
 
 _HEADERS = ("content-type", "content-encoding", "anthropic-version", *IDENTITY_HEADERS)
+ENTRY_BYTES, ROUTE_BYTES = 320, 700
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -39,10 +40,10 @@ class Repeat(Struct, frozen=True):
 class Repeats:
     """Learns from the ordinary way's answers, and repeats those that this process still holds."""
 
-    def __init__(self, tiers: Tiers, max_entries: int, *, by_caller: bool) -> None:
+    def __init__(self, tiers: Tiers, max_entries: int, max_bytes: int, *, by_caller: bool) -> None:
         self._tiers = tiers
         self._by_caller = by_caller
-        self._memo: Memo[Repeat] = Memo(max_entries)
+        self._memo: Memo[Repeat] = Memo(max_entries, max_bytes, _size_bytes)
 
     def digest(
         self, headers: Mapping[str, str], body: bytes, query: str | None, caller: Caller
@@ -101,6 +102,13 @@ class Repeats:
 
     def __len__(self) -> int:
         return len(self._memo)
+
+
+def _size_bytes(repeat: Repeat) -> int:
+    """Reckon what an entry holds by itself: a wildcard makes a route for each model."""
+    own_route_bytes = ROUTE_BYTES if "*" in repeat.route.alias else 0
+    texts = len(repeat.body_end_user) + len(repeat.model)
+    return ENTRY_BYTES + own_route_bytes + 4 * texts
 
 
 def _is_first(route: Route, deployment: Deployment) -> bool:

@@ -43,7 +43,7 @@ class Router:
         if found := self._exact.get(model):
             return Route(model, (model,), found)
         if target := self._group_aliases.get(model):
-            found = self._exact.get(target) or self._wildcards[target]
+            found = self._exact[target]
             return Route(model, (model, target), found)
         if not _PLAIN.fullmatch(model):
             return None

@@ -49,13 +49,17 @@ class Sentinel:
             return False
         if self._wall_clock() - answer.record.counted_at_s < self._settings.min_age_s:
             return False
+        # What was asked with a caller's own credential is that caller's alone.
+        if answer.place is not None and answer.place.own is not None:
+            return False
         self._next_s = now_s + self._every_s
         deployment = answer.deployment
-        if not self._tiers.claim("recount", self._every_s):
-            return False
-        if deployment.rpm is None:
-            return True
-        return self._tiers.claim(f"recount {deployment.name}", 60 / (deployment.rpm * RPM_SHARE))
+        # The entry's turn first: one with few requests a minute must not use up the machine's.
+        if deployment.rpm is not None:
+            every_s = 60 / (deployment.rpm * RPM_SHARE)
+            if not self._tiers.claim(f"recount {deployment.name}", every_s):
+                return False
+        return self._tiers.claim("", self._every_s)
 
     def recount(self, ask: Callable[[], Question], caller: Caller, answer: Answer) -> None:
         """Ask again behind the answer; ``ask`` reads the request's bytes once more."""

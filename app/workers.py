@@ -24,7 +24,7 @@ from app.counter import TokenCounter
 from app.keys import Keys
 from app.leader import Leader
 from app.log import logger
-from app.memory import max_repeats, open_tiers
+from app.memory import open_tiers
 from app.repeats import Repeats
 from app.routing import Router
 from app.sentinel import Sentinel
@@ -157,7 +157,10 @@ class Worker:
             wall_clock_ns=time.time_ns,
         )
         by_caller = settings.cache.scope == "caller"
-        self.repeats = Repeats(self.tiers, max_repeats(settings), by_caller=by_caller)
+        memory = settings.cache.local
+        self.repeats = Repeats(
+            self.tiers, memory.max_entries, memory.max_bytes // 3, by_caller=by_caller
+        )
         self.sentinel = Sentinel(
             settings.cache.sentinel, self.counter, self.tiers, self.metrics.recount, WALL_CLOCK
         )

@@ -127,9 +127,11 @@ class HostStore:
         return self._wait(lambda _: 0, timeout_s) == 0
 
     def generations(self) -> dict[str, int]:
-        """Read the generation of each model that has one. Raises sqlite3.Error."""
-        self._file.note_generations(self._read("SELECT model, generation FROM generations"))
-        return dict(self._file.generations)
+        """Read the generation of each model that has one in the file. Raises sqlite3.Error."""
+        written = self._read("SELECT model, generation FROM generations")
+        self._file.note_generations(written)
+        # Not what this process knows besides: a write that was dropped must be seen to be missing.
+        return dict(written)
 
     def raise_generation(self, model: str, generation: int) -> None:
         """Queue a model's generation; the highest stays, in whatever file comes after this one too.

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from redis.exceptions import ResponseError
 
 from cache._cluster_entered import Away, Entered, Failed, Found, Held, Led, read_failure
 from cache._cluster_faults import AwayError
@@ -195,7 +196,14 @@ class ClusterCache:
 
     async def stats(self) -> dict[str, str | int] | None:
         """Return the server's name, version, used memory and number of keys, other people's too."""
-        return await self._link.ask(lambda: read_stats(self._link))
+
+        async def work() -> dict[str, str | int]:
+            try:
+                return await read_stats(self._link)
+            except ResponseError:  # rules that forbid INFO keep no count from being looked up
+                return {}
+
+        return await self._link.ask(work)
 
     def scan(self) -> AsyncIterator[tuple[bytes, bytes, float]]:
         """Yield key, value and seconds to live of every record of this namespace.

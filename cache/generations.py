@@ -8,6 +8,8 @@ it writes there is never found again.
 
 from collections.abc import Callable, Mapping
 
+AHEAD_S = 86_400
+
 
 class Generations:
     """Milliseconds since 1970 at which a model's counts began to hold; 0 where never raised.
@@ -33,8 +35,12 @@ class Generations:
         return generation
 
     def merge(self, heard: Mapping[str, int]) -> None:
-        """Take over what is greater than what is known here."""
-        newer = {name: value for name, value in heard.items() if value > self.of(name)}
+        """Take over what is greater than what is known here, and not further ahead than a day.
+
+        Whoever can write into a shared tier could otherwise end the line of generations.
+        """
+        latest = int((self._wall_clock() + AHEAD_S) * 1000)
+        newer = {name: value for name, value in heard.items() if self.of(name) < value <= latest}
         if newer:
             self._known.update(newer)
             self.changes += 1

@@ -26,6 +26,7 @@ from cache.record import Record
 
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.05
+MAX_LOOKS_PER_S = 4000
 RENEW_EVERY_S = 1.0
 
 
@@ -52,13 +53,14 @@ class Landing(Struct, frozen=True):
 class Lease:
     """The right and duty to ask for one key; given back once, whatever happens."""
 
-    __slots__ = ("_renewal", "key", "on_cluster", "on_host", "token")
+    __slots__ = ("_renewal", "has_stale", "key", "on_cluster", "on_host", "token")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.token = secrets.token_bytes(12)
         self.on_host = False
         self.on_cluster = False
+        self.has_stale = False
         self._renewal: asyncio.Task[None] | None = None
 
     def renew(self, cluster: ClusterCache) -> None:
@@ -85,7 +87,7 @@ class Lease:
 class Shelves(Protocol):
     """What is read while waiting: `cache.tiers`."""
 
-    def from_host(self, wanted: Wanted, *, again: bool = False) -> Record | None: ...
+    def look(self, wanted: Wanted, *, again: bool = False) -> Landing | None: ...
 
     def from_cluster(self, wanted: Wanted, data: bytes) -> Record | None: ...
 
@@ -106,6 +108,7 @@ class Leadership:
         self._cluster = cluster
         self._background = background
         self._wall_clock = wall_clock
+        self._waiting = 0
 
     async def enter(self, wanted: Wanted, wait_s: float) -> Landing | Failure | Lease:
         """Share what another leader brings, or lead.
@@ -133,8 +136,8 @@ class Leadership:
             if lease.on_host or self._take(lease):
                 # 1 A and B look up and miss; 2 A leads, stores, gives its lease back; 3 B takes
                 # the lease: without a second look B would ask for what is already there.
-                if record := self._shelves.from_host(wanted, again=True):
-                    return Landing(record, "host", waited)
+                if found := self._shelves.look(wanted, again=True):
+                    return Landing(found.record, found.tier, waited)
                 if waited and (failure := self._shared(wanted, started_ns)):
                     return failure
                 entered = await self._enter_cluster(wanted, lease, waited=waited)
@@ -144,8 +147,16 @@ class Leadership:
                 self.give_back(lease)
                 return lease
             waited = True
-            await asyncio.sleep(pause_s)
+            await self._pause(pause_s)
             pause_s = min(pause_s * 1.5, LONGEST_PAUSE_S)
+
+    async def _pause(self, pause_s: float) -> None:
+        """Wait before the next look; all who wait look MAX_LOOKS_PER_S times at the most."""
+        self._waiting += 1
+        try:
+            await asyncio.sleep(max(pause_s, self._waiting / MAX_LOOKS_PER_S))
+        finally:
+            self._waiting -= 1
 
     def _take(self, lease: Lease) -> bool:
         """Take the host's lease; False while another worker holds it. Without leases: go on."""
@@ -181,7 +192,8 @@ class Leadership:
             # Its reply may be lost, and the lease taken: it is given back with the others.
             lease.on_cluster = True
             return lease
-        if entered.stale is not None:
+        if entered.stale is not None and not lease.has_stale:
+            lease.has_stale = True
             self._shelves.from_cluster(wanted, entered.stale)
         if isinstance(entered, Held):
             return None

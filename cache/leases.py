@@ -175,12 +175,15 @@ class HostLeases:
         return Failure(status, kind[:type_len].decode(), retry_s, credential[:credential_len])
 
     def claim(self, name: bytes, every_s: float) -> bool:
-        """Say yes to one caller on the machine per ``every_s`` seconds and name."""
+        """Say yes to one caller on the machine per ``every_s`` seconds and name.
+
+        The empty name has a place of its own; two others may share one and then take turns.
+        """
         place = _place(name)
-        # Two names in one slot take turns: never too often, seldom too seldom.
-        at = _CLAIMS_AT + place.slot * _CLAIM_BYTES
+        shard, slot = (place.shard, max(place.slot, 1)) if name else (0, 0)
+        at = _CLAIMS_AT + slot * _CLAIM_BYTES
         with self._lock, contextlib.suppress(OSError):
-            file = self._file(place.shard)
+            file = self._file(shard)
             if file is None:
                 return False
             fcntl.lockf(file.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)

@@ -48,12 +48,17 @@ class LocalTier:
         """Remember a record that is ``age_s`` old; False where a newer one stands already."""
         # 1 an ordinary flight asks; 2 a no-cache flight asks later, lands first and is stored;
         # 3 the ordinary one lands: its count is the older one and must not take the place.
+        born_s = self._clock() - age_s
         before = self._entries.get(key)
         if before is not None:
             if before.record.asked_at_ns > record.asked_at_ns:
                 return False
+            if before.record.asked_at_ns == record.asked_at_ns:
+                # The same count from another tier: a wall clock that stepped back between the two
+                # must not make it younger.
+                born_s = min(born_s, before.born_s)
             self._remove(key)
-        self._entries[key] = _Entry(record, self._clock() - age_s)
+        self._entries[key] = _Entry(record, born_s)
         self.size_bytes += _size_bytes(record)
         while len(self._entries) > self._max_entries or self.size_bytes > self._max_bytes:
             self._remove(next(iter(self._entries)))

@@ -11,6 +11,7 @@ MAC (`cache.record`); what is not believed is deleted.
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +29,12 @@ from cache.stats import cluster_stats, host_stats
 
 __all__ = ["Failure", "Landing", "Lease", "Record", "Tiers", "Wanted"]
 
+logger = logging.getLogger("tallygate.cache")
+
 WATCH_EVERY_S = 1.0
 CLOSING_S = 1.0
-FUTURE_S = 86_400
-"""A record from further ahead than a day is not believed: a clock was wrong."""
+AHEAD_S = 300
+"""A record from further ahead is not believed: a clock was wrong, here or where it was written."""
 MAX_BACKGROUND = 1_000
 FOREVER_S = float("inf")
 
@@ -71,8 +74,8 @@ class Tiers:
 
     async def find(self, wanted: Wanted) -> Landing | None:
         """Look into the shared tiers, and ask nobody."""
-        if record := self.from_host(wanted):
-            return Landing(record, "host", waited=False)
+        if found := self.look(wanted):
+            return found
         data = await self._cluster.get(wanted.key) if self._cluster else None
         if data is not None and (record := self.from_cluster(wanted, data)):
             return Landing(record, "cluster", waited=False)
@@ -80,8 +83,8 @@ class Tiers:
 
     async def enter(self, wanted: Wanted, wait_s: float) -> Landing | Failure | Lease:
         """Find the record, share the failure of a leader waited for, or lead."""
-        if record := self.from_host(wanted):
-            return Landing(record, "host", waited=False)
+        if found := self.look(wanted):
+            return found
         return await self._leadership.enter(wanted, wait_s)
 
     def store(self, key: bytes, record: Record, lease: Lease | None) -> bool:
@@ -118,14 +121,20 @@ class Tiers:
         self, cluster: ClusterCache, key: bytes, token: bytes, record: Record, data: bytes
     ) -> None:
         before = await cluster.land(key, token, data, self._keep_s)
-        old = None if before is None else self._decode(key, before, "cluster")
+        # Of another generation by now: whoever ended it has compared.
+        if before is None or self.generations.of(record.upstream_model) != record.generation:
+            return
+        old = self._decode(key, before, "cluster")
         if old is not None and differs(old, record):
-            self.drifted(record.upstream_model)
+            self.drifted(old, record)
 
-    def known(self, key: bytes) -> Record | None:
-        """Return what this machine remembers under the key, however old."""
+    def known(self, key: bytes, *, on_host: bool) -> Record | None:
+        """Return what is remembered here, or on this machine, under the key, however old."""
         record = self.local.get(key, FOREVER_S)
-        return record or self.from_host(Wanted(key, FOREVER_S, FOREVER_S, bytes), again=True)
+        if record is None and on_host:
+            self._from_host(Wanted(key, FOREVER_S, FOREVER_S, bytes), quiet=True)
+            record = self.local.get(key, FOREVER_S)
+        return record
 
     def fail(self, lease: Lease, failure: Failure) -> None:
         """End a flight that brought nothing; those who wait already share its failure."""
@@ -135,8 +144,16 @@ class Tiers:
         """End a flight without a word: whoever waits leads next. Harmless when it has ended."""
         self._leadership.give_back(lease)
 
-    def from_host(self, wanted: Wanted, *, again: bool = False) -> Record | None:
-        """Read the host file: synchronous, a few microseconds; a second look tells no miss."""
+    def look(self, wanted: Wanted, *, again: bool = False) -> Landing | None:
+        """Look into what is read without waiting; a second look is told to no metric."""
+        record = self.local.get(wanted.key, wanted.max_age_s) if again else None
+        if record is not None:
+            return Landing(record, "local", waited=False)
+        record = self._from_host(wanted, quiet=again)
+        return None if record is None else Landing(record, "host", waited=False)
+
+    def _from_host(self, wanted: Wanted, *, quiet: bool) -> Record | None:
+        """Read the host file: synchronous, a few microseconds."""
         if self._host is None:
             return None
         try:
@@ -145,11 +162,11 @@ class Tiers:
             self._observe("host", "error")
             return None
         if data is None:
-            if not again:
+            if not quiet:
                 self._observe("host", "miss")
             return None
         record = self._decode(wanted.key, data, "host")
-        return None if record is None else self._promote(wanted, record, "host")
+        return None if record is None else self._promote(wanted, record, "host", quiet=quiet)
 
     def from_cluster(self, wanted: Wanted, data: bytes) -> Record | None:
         """Take over what the cluster holds, into the host file too."""
@@ -158,33 +175,45 @@ class Tiers:
             return None
         if self._host is not None:
             self._host.put_soon(wanted.key, data, self._keep_s)
-        return self._promote(wanted, record, "cluster")
+        return self._promote(wanted, record, "cluster", quiet=False)
 
     def _decode(self, key: bytes, data: bytes, tier: str) -> Record | None:
+        """Believe a record, or delete it."""
         try:
-            return self._codec.decode(key, data)
+            record = self._codec.decode(key, data)
         except BadRecordError:
-            self._observe(tier, "bad")
+            record = None
+        # From beyond any clock's error: it would outrank every true one until that time has come.
+        if record is not None and record.counted_at_s <= self._wall_clock() + AHEAD_S:
+            return record
+        self._observe(tier, "bad")
         if tier == "host" and self._host is not None:
             self._host.delete_soon(key)
         elif self._cluster is not None:
             self._background.run(self._cluster.delete_on_bad(key))
         return None
 
-    def _promote(self, wanted: Wanted, record: Record, tier: str) -> Record | None:
+    def _promote(self, wanted: Wanted, record: Record, tier: str, *, quiet: bool) -> Record | None:
         """Keep a record here with its true age; return it if it is young enough."""
-        age_s = self._wall_clock() - record.counted_at_s
-        usable = -FUTURE_S <= age_s < wanted.keep_age_s
-        if usable:
-            self.local.put(wanted.key, record, max(age_s, 0.0))
-        fresh = usable and age_s < wanted.max_age_s
-        self._observe(tier, "hit" if fresh else "expired")
-        return record if fresh else None
+        age_s = max(self._wall_clock() - record.counted_at_s, 0.0)
+        if age_s < wanted.keep_age_s:
+            self.local.put(wanted.key, record, age_s)
+        # Not by the wall clock alone: what this process saw grow old stays old.
+        found = self.local.get(wanted.key, wanted.max_age_s)
+        if not quiet:
+            self._observe(tier, "hit" if found is not None else "expired")
+        return found
 
-    def drifted(self, model: str) -> None:
+    def drifted(self, old: Record, new: Record) -> None:
         """A provider has counted otherwise than before: what it counted before is forgotten."""
+        logger.warning(
+            "drift: %s counts %d where it counted %d; its remembered counts are forgotten",
+            new.upstream_model,
+            new.input_tokens,
+            old.input_tokens,
+        )
         self._observe("local", "drift")
-        self.advance(model)
+        self.advance(new.upstream_model)
 
     def advance(self, model: str) -> None:
         """Forget every count of a model: here at once, elsewhere within two seconds."""
@@ -211,17 +240,22 @@ class Tiers:
     def open(self) -> None:
         """Learn the generations that hold, and go on watching for new ones."""
         loop = asyncio.get_running_loop()
-        self._hear_host()
+        self.hear_host()
         self._watching.append(loop.create_task(self._watch()))
         if self._cluster is not None:
             self._watching.append(loop.create_task(self._cluster.probe_forever()))
 
     async def _watch(self) -> None:
         while True:
-            if self._cluster is not None:
-                await self._hear_cluster(self._cluster)
-            await asyncio.sleep(WATCH_EVERY_S)
-            self._hear_host()
+            try:
+                if self._cluster is not None:
+                    await self._hear_cluster(self._cluster)
+                await asyncio.sleep(WATCH_EVERY_S)
+                self.hear_host()
+            except Exception:
+                # Whatever it was: a worker that stops listening would serve what was purged.
+                logger.exception("generations could not be heard")
+                await asyncio.sleep(WATCH_EVERY_S)
 
     async def _hear_cluster(self, cluster: ClusterCache) -> None:
         """Take over the cluster's generations, and tell it those that only others knew."""
@@ -232,7 +266,7 @@ class Tiers:
         for model, generation in self.generations.ahead_of(heard).items():
             await cluster.raise_generation(model, generation)
 
-    def _hear_host(self) -> None:
+    def hear_host(self) -> None:
         """Take over the host's generations, and tell it those that only others knew."""
         if self._host is None:
             return
@@ -241,8 +275,9 @@ class Tiers:
         except (sqlite3.Error, OSError):
             return
         self.generations.merge(heard)
-        for model, generation in self.generations.ahead_of(heard).items():
-            self._host.raise_generation(model, generation)
+        if self._host.healthy:
+            for model, generation in self.generations.ahead_of(heard).items():
+                self._host.raise_generation(model, generation)
 
     async def close(self) -> None:
         """Write what is still to be written, for a bounded time."""
@@ -260,5 +295,6 @@ class Tiers:
 
 
 def differs(old: Record, new: Record) -> bool:
-    """Say whether a later count replaces an earlier one by another number."""
-    return old.input_tokens != new.input_tokens and old.asked_at_ns < new.asked_at_ns
+    """Say whether a later answer replaces an earlier one by another."""
+    same = (old.input_tokens, old.extra) == (new.input_tokens, new.extra)
+    return not same and old.asked_at_ns < new.asked_at_ns

@@ -43,7 +43,7 @@ def test_a_million_questions_leave_memory_and_file_flat(tmp_path: Path) -> None:
         wall_clock=time.time,
         observe=lambda _tier, _result: None,
     )
-    memo: Memo[int] = Memo(20_000)
+    memo: Memo[int] = Memo(20_000, 8 * 2**20, lambda _: 320)
     warm_bytes = 0
     for number in range(QUESTIONS):
         key = hashlib.sha256(number.to_bytes(8)).digest()

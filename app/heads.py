@@ -91,7 +91,7 @@ def judged(raw: bytes) -> Head:
             _refuse_field(line)
         name = field[1].lower()
         if name in found:
-            found[name].append(field[2].rstrip(b"\t "))
+            found[name].append(field[2])
     is_old = request[2] == b"0"
     _check_host(found[b"host"], is_needed=not is_old)
     is_chunked = _is_chunked(found[b"transfer-encoding"], found[b"content-length"], is_old=is_old)
@@ -126,7 +126,7 @@ def _refuse_field(line: bytes) -> NoReturn:
 def _check_host(hosts: list[bytes], *, is_needed: bool) -> None:
     if len(hosts) > 1 or (is_needed and not hosts):
         raise malformed("exactly one host header is needed")
-    if hosts and not _host(hosts[0]):
+    if hosts and not _host(hosts[0].rstrip(b"\t ")):
         raise malformed("the host header must be a name or an address, and a port at most")
 
 
@@ -145,9 +145,9 @@ def _is_chunked(codings: list[bytes], lengths: list[bytes], *, is_old: bool) -> 
 def _length(lengths: list[bytes]) -> int:
     if not lengths:
         return 0
-    if len(lengths) > 1 or not _digits(lengths[0]):
+    digits = lengths[0].rstrip(b"\t ")
+    if len(lengths) > 1 or not _digits(digits):
         raise malformed("content-length must be one number of decimal digits")
-    digits = lengths[0]
     return int(digits) if len(digits) <= MAX_LENGTH_DIGITS else BEYOND_ANY_LIMIT
 
 

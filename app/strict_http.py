@@ -45,7 +45,7 @@ _CHUNK_BEGUN_BYTES = 22
 class StrictHttp(Http):
     """One connection's requests, judged before they are parsed and bounded in time."""
 
-    __slots__ = ("_body_since_s", "_is_refused")
+    __slots__ = ("_body_since_s", "_head", "_is_refused", "_raw")
 
     heads = Heads()
     recv_buffer: bytearray
@@ -56,6 +56,7 @@ class StrictHttp(Http):
     async def http1(self) -> None:
         """Serve one request after the other, until one is refused or the connection ends."""
         self._is_refused = False
+        self._raw: bytes | None = None
         await super().http1()  # type: ignore[no-untyped-call]
         if self._is_refused:
             await self._linger()
@@ -63,7 +64,14 @@ class StrictHttp(Http):
     async def http1_request_header(self) -> None:
         """Judge a head, and only then let Sanic parse it. Raises ProxyError, RequestTimeout."""
         self._is_refused = True
-        head = await self._judged_head()
+        end = self.recv_buffer.find(_END)
+        if end < 0:
+            end = await self._end_of_head()
+        raw = bytes(self.recv_buffer[:end])
+        if raw != self._raw:  # a client says the same again and again
+            self._head = self._judge(raw)
+            self._raw = raw
+        head = self._head
         await super().http1_request_header()  # type: ignore[no-untyped-call]
         self._is_refused = False
         self._body_since_s: float | None = None
@@ -81,20 +89,24 @@ class StrictHttp(Http):
         try:
             if self.request_body == "chunked":
                 return await self._read_chunks()
-            return await self._read_length()
+            while len(self.recv_buffer) < min(self.request_bytes_left, PIECE_BYTES):
+                await self._receive_body()
         except (ProxyError, RequestTimeout):
             self._is_refused, self.keep_alive, self.request_body = True, False, None
             if self.stage is Stage.HANDLER:
                 raise
             return None  # the rest of a body whose request has been answered already
+        piece = bytes(self.recv_buffer[: self.request_bytes_left])
+        del self.recv_buffer[: len(piece)]
+        self.request_bytes_left -= len(piece)
+        if not self.request_bytes_left:
+            self.request_body = None
+        return piece
 
-    async def _judged_head(self) -> Head:
-        end = self.recv_buffer.find(_END)
-        if end < 0:
-            end = await self._end_of_head()
-        if end >= self.HEADER_MAX_SIZE:
+    def _judge(self, raw: bytes) -> Head:
+        if len(raw) >= self.HEADER_MAX_SIZE:
             raise too_large(f"the request's head is larger than {self.HEADER_MAX_SIZE} bytes")
-        head = self.heads.judge(bytes(self.recv_buffer[:end]))
+        head = self.heads.judge(raw)
         if head.body_bytes > self.protocol.request_max_size:
             raise self._too_large()
         return head
@@ -111,17 +123,6 @@ class StrictHttp(Http):
             seen = len(buffer)
             await self._receive_until(until_s)
         return end
-
-    async def _read_length(self) -> bytes:
-        buffer, left = self.recv_buffer, self.request_bytes_left
-        while len(buffer) < min(left, PIECE_BYTES):
-            await self._receive_body()
-        piece = bytes(buffer[:left])
-        del buffer[: len(piece)]
-        self.request_bytes_left = left - len(piece)
-        if not self.request_bytes_left:
-            self.request_body = None
-        return piece
 
     async def _read_chunks(self) -> bytes:
         buffer, gathered = self.recv_buffer, bytearray()

@@ -156,7 +156,7 @@ KEPT = {
     "web-socket": sized(b"Upgrade: websocket"),
     "tabs": sized(b"X-A:\ta\t"),
     "empty-value": sized(b"X-A:"),
-    "utf-8": sized("X-A: caf\N{LATIN SMALL LETTER E WITH ACUTE}".encode()),
+    "utf-8": sized("X-A: \N{LATIN SMALL LETTER E WITH ACUTE}".encode()),
     "underscore": sized(b"transfer_encoding: chunked"),
     "slash": sized(line=POST.replace(b" HTTP", b"/ HTTP")),
     "query": sized(line=POST.replace(b" HTTP", b"?beta=true&a=/?:@%20 HTTP")),
@@ -167,7 +167,7 @@ CLOSED = {
     "1.0": sized(line=OLD, hosts=()),
     "1.0-expecting": sized(b"Expect: 100-continue", line=OLD),
     "close": sized(b"Connection: close"),
-    "keep-alive-and-te": sized(b"Connection: Keep-Alive, TE"),
+    "keep-alive-and-te": sized(b"Connection: Keep-Alive, TE"),  # codespell:ignore
     "h2c": sized(b"Connection: Upgrade", b"Upgrade: h2c", b"HTTP2-Settings: AA"),
 }
 

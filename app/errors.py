@@ -170,9 +170,11 @@ def from_framework(exception: BaseException) -> ProxyError:
         return exception
     if isinstance(exception, asyncio.CancelledError):
         return ProxyError(499, "client_closed", "the client has left")
-    if isinstance(exception, RequestTimeout | ServiceUnavailable):
-        # Sanic says 503 for a body that stalls (25.12); our own deadlines answer long before its.
+    if isinstance(exception, RequestTimeout):
         return ProxyError(408, "timeout_error", "the request did not arrive in time")
+    if isinstance(exception, ServiceUnavailable):
+        # RESPONSE_TIMEOUT (25.12); our own deadlines answer long before it.
+        return timed_out("no answer in time")
     if isinstance(exception, SanicException):
         type_, message = _FRAMEWORK.get(exception.status_code, ("api_error", "request failed"))
         headers = {name.lower(): str(value) for name, value in exception.headers.items()}

@@ -11,6 +11,7 @@ from app.config import ConfigError, Settings, load
 from app.errors import AnthropicErrorHandler
 from app.log import describe, logger
 from app.routes import add_routes
+from app.strict_http import StrictProtocol
 from app.workers import Server, Worker, bound_the_end, shared_metrics
 
 READ_HEAD_S = 10
@@ -38,6 +39,7 @@ def create_app(config_path: str | None = None) -> Server:
         strict_slashes=False,
     )
     app.ctx.settings = settings
+    app.ctx.protocol = StrictProtocol
     add_routes(app)
 
     @app.main_process_start

@@ -62,6 +62,7 @@ class Server(Sanic[Any, Any]):
             logger.warning("%s", settings.weak_key)
         logger.info("Tallygate on %s\n%s", unix or f"http://{bound}:{port}", start_table(settings))
         options["motd"] = False
+        options["protocol"] = self.ctx.protocol
         super().prepare(host, port, **options)
 
 

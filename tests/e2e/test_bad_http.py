@@ -52,7 +52,6 @@ def test_too_long_by_announcement(offender: Offender, length: int) -> None:
     offender.refused(request(length=length), 413, "request_too_large")
 
 
-@pytest.mark.xfail(strict=True, reason="waits for: request heads judged before Sanic reads them")
 def test_too_long_is_not_invited(server: Tallygate) -> None:
     """A client that asks first is told 413, not 100."""
     headers = JSON | {"expect": "100-continue"}

@@ -1,0 +1,198 @@
+"""HTTP/1 read strictly: a subclass of Sanic's protocol and of its parser, which is lax.
+
+Every request is judged here before Sanic acts on it; what is refused ends its connection, so that
+bytes which one reader takes for a body and another for a request are never run. The decisions are
+in docs/decisions/0011-strict-heads.md.
+
+The seam for a faster way: subclass `StrictProtocol`, override ``data_received``, and hand whatever
+is not answered there to ``super()`` whole and unchanged. `StrictHttp.heads` holds the verdicts of
+this worker: a head that it has judged well may be acted on.
+
+Of Sanic's internals nothing else is touched than what tests/unit/test_sanic_internals.py lists.
+"""
+
+import asyncio
+import contextlib
+import re
+from typing import Any
+
+from sanic.exceptions import RequestTimeout
+from sanic.http.constants import Stage
+from sanic.http.http1 import HTTP_CONTINUE, Http
+from sanic.server.protocols.http_protocol import HttpProtocol
+
+from app.errors import ProxyError, invalid_request, too_large
+from app.heads import Head, Heads, malformed
+
+PIECE_BYTES = 4096
+"""A body is handed on in pieces of this size at least: a list of tiny ones would take far more
+memory than the body."""
+MIN_BYTES_PER_S = 16 * 1024
+LINGER_S = 2.0
+
+_END = b"\r\n\r\n"
+_lone_line_end = re.compile(rb"(?<!\r)\n|\r[^\n]").search
+
+# A chunk begins with the line end before it: the head's own, or that of the chunk before.
+# No sign, no space, no extension; after the last one no trailer.
+_chunk = re.compile(rb"\r\n(?:0{1,16}\r\n\r\n|(?!0+\r)([0-9A-Fa-f]{1,16})\r\n)").match
+_chunk_begun = re.compile(
+    rb"(?:\r(?:\n(?:[0-9A-Fa-f]{1,16}\r?|0{1,16}\r\n\r?)?)?)?",
+).fullmatch
+_CHUNK_BEGUN_BYTES = 22
+
+
+class StrictHttp(Http):
+    """One connection's requests, judged before they are parsed and bounded in time."""
+
+    __slots__ = ("_body_since_s", "_head", "_is_refused", "_raw")
+
+    heads = Heads()
+    recv_buffer: bytearray
+    request_body: Any  # "chunked", True or None
+    request_bytes: int
+    request_bytes_left: int
+
+    async def http1(self) -> None:
+        """Serve one request after the other, until one is refused or the connection ends."""
+        self._is_refused = False
+        self._raw: bytes | None = None
+        await super().http1()  # type: ignore[no-untyped-call]
+        if self._is_refused:
+            await self._linger()
+
+    async def http1_request_header(self) -> None:
+        """Judge a head, and only then let Sanic parse it. Raises ProxyError, RequestTimeout."""
+        self._is_refused = True
+        end = self.recv_buffer.find(_END)
+        if end < 0:
+            end = await self._end_of_head()
+        raw = bytes(self.recv_buffer[:end])
+        if raw != self._raw:  # a client says the same again and again
+            self._head = self._judge(raw)
+            self._raw = raw
+        head = self._head
+        await super().http1_request_header()  # type: ignore[no-untyped-call]
+        self._is_refused = False
+        self._body_since_s: float | None = None
+        # Sanic takes "head" for HEAD, invites where nothing is to come, and stops its timeouts for
+        # whoever asks for a web socket, which nobody gets here.
+        self.head_only = head.is_for_head
+        self.expecting_continue = head.expects_continue
+        self.upgrade_websocket = False
+
+    async def read(self) -> bytes | None:
+        """Read a piece of the body. Raises ProxyError, RequestTimeout."""
+        if self.expecting_continue:
+            self.expecting_continue = False
+            await self._send(HTTP_CONTINUE)
+        try:
+            if self.request_body == "chunked":
+                return await self._read_chunks()
+            while len(self.recv_buffer) < min(self.request_bytes_left, PIECE_BYTES):
+                await self._receive_body()
+        except (ProxyError, RequestTimeout):
+            self._is_refused, self.keep_alive, self.request_body = True, False, None
+            if self.stage is Stage.HANDLER:
+                raise
+            return None  # the rest of a body whose request has been answered already
+        piece = bytes(self.recv_buffer[: self.request_bytes_left])
+        del self.recv_buffer[: len(piece)]
+        self.request_bytes_left -= len(piece)
+        if not self.request_bytes_left:
+            self.request_body = None
+        return piece
+
+    def _judge(self, raw: bytes) -> Head:
+        if len(raw) >= self.HEADER_MAX_SIZE:
+            raise too_large(f"the request's head is larger than {self.HEADER_MAX_SIZE} bytes")
+        head = self.heads.judge(raw)
+        if head.body_bytes > self.protocol.request_max_size:
+            raise self._too_large()
+        return head
+
+    async def _end_of_head(self) -> int:
+        """Wait for the end of a head that has begun, or for more than a head may be."""
+        buffer, seen = self.recv_buffer, 0
+        until_s = self.protocol.loop.time() + self.protocol.request_timeout
+        while (end := buffer.find(_END, max(0, seen - 3))) < 0:
+            if len(buffer) > self.HEADER_MAX_SIZE:
+                return len(buffer)
+            if _lone_line_end(buffer, max(0, seen - 1)):
+                raise malformed("a line that does not end in CR LF")
+            seen = len(buffer)
+            await self._receive_until(until_s)
+        return end
+
+    async def _read_chunks(self) -> bytes:
+        buffer, gathered = self.recv_buffer, bytearray()
+        while len(gathered) < PIECE_BYTES:
+            if not self.request_bytes_left and not await self._next_chunk():
+                self.request_body = None
+                break
+            if not buffer:
+                await self._receive_body()
+            piece = buffer[: self.request_bytes_left]
+            del buffer[: len(piece)]
+            self.request_bytes_left -= len(piece)
+            gathered += piece
+        await asyncio.sleep(0)  # thousands of tiny chunks take a while; others come between
+        return bytes(gathered)
+
+    async def _next_chunk(self) -> bool:
+        """Read up to a chunk's data; say whether there is any, or the body has ended."""
+        buffer = self.recv_buffer
+        while (line := _chunk(buffer)) is None:
+            if not _chunk_begun(buffer[:_CHUNK_BEGUN_BYTES]):
+                raise invalid_request("malformed chunked body")
+            await self._receive_body()
+        size = int(line[1], 16) if line[1] else 0
+        del buffer[: line.end()]
+        self.request_bytes_left = size
+        self.request_bytes += size
+        if self.request_bytes > self.protocol.request_max_size:
+            raise self._too_large()
+        return size > 0
+
+    async def _receive_body(self) -> None:
+        """Wait for more of a body: not long at once, and not for one that only trickles."""
+        now_s, patience_s = self.protocol.loop.time(), self.protocol.request_timeout
+        if self._body_since_s is None:
+            self._body_since_s = now_s
+        received = self.request_bytes - self.request_bytes_left + len(self.recv_buffer)
+        enough_s = self._body_since_s + patience_s + received / MIN_BYTES_PER_S
+        await self._receive_until(min(now_s + patience_s, enough_s))
+
+    async def _receive_until(self, until_s: float) -> None:
+        try:
+            async with asyncio.timeout_at(until_s):
+                await self._receive_more()
+        except TimeoutError:
+            raise RequestTimeout from None
+
+    def _too_large(self) -> ProxyError:
+        return too_large(f"the body is larger than {self.protocol.request_max_size} bytes")
+
+    async def _linger(self) -> None:
+        """Say that nothing more comes, and read on for a moment.
+
+        A socket that is closed over unread bytes is reset, and a client that is still sending may
+        lose the answer that tells it why (RFC 9112 section 9.6).
+        """
+        transport = self.protocol.transport
+        if transport is None or transport.is_closing() or not transport.can_write_eof():
+            return
+        transport.write_eof()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while True:
+                    self.recv_buffer.clear()
+                    await self._receive_more()
+
+
+class StrictProtocol(HttpProtocol):
+    """Sanic's HTTP protocol with the strict reader."""
+
+    __slots__ = ()
+
+    HTTP_CLASS = StrictHttp

@@ -9,6 +9,7 @@ it writes there is never found again.
 from collections.abc import Callable, Mapping
 
 AHEAD_S = 86_400
+MAX_MODELS = 10_000
 
 
 class Generations:
@@ -40,7 +41,12 @@ class Generations:
         Whoever can write into a shared tier could otherwise end the line of generations.
         """
         latest = int((self._wall_clock() + AHEAD_S) * 1000)
-        newer = {name: value for name, value in heard.items() if self.of(name) < value <= latest}
+        newer = {
+            name: value
+            for name, value in heard.items()
+            if self.of(name) < value <= latest
+            and (name in self._known or len(self._known) < MAX_MODELS)
+        }
         if newer:
             self._known.update(newer)
             self.changes += 1

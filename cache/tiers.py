@@ -20,6 +20,7 @@ from cache.background import Background
 from cache.cluster import ClusterCache
 from cache.failure import Failure
 from cache.generations import Generations
+from cache.hearing import Hearing
 from cache.host import HostCache
 from cache.leadership import Landing, Leadership, Lease, Wanted
 from cache.leases import HostLeases
@@ -31,7 +32,6 @@ __all__ = ["Failure", "Landing", "Lease", "Record", "Tiers", "Wanted"]
 
 logger = logging.getLogger("tallygate.cache")
 
-WATCH_EVERY_S = 1.0
 CLOSING_S = 1.0
 AHEAD_S = 300
 """A record from further ahead is not believed: a clock was wrong, here or where it was written."""
@@ -66,7 +66,7 @@ class Tiers:
         self._observe = observe
         self._background = Background(MAX_BACKGROUND, lambda: observe("cluster", "dropped"))
         self._leadership = Leadership(self, leases, cluster, self._background, wall_clock)
-        self._watching: list[asyncio.Task[None]] = []
+        self._hearing = Hearing(generations, host, cluster)
 
     def get(self, key: bytes, max_age_s: float) -> Record | None:
         """Look into this process's own tier: no await, no decode."""
@@ -238,53 +238,16 @@ class Tiers:
         }
 
     def open(self) -> None:
-        """Learn the generations that hold, and go on watching for new ones."""
-        loop = asyncio.get_running_loop()
-        self.hear_host()
-        self._watching.append(loop.create_task(self._watch()))
-        if self._cluster is not None:
-            self._watching.append(loop.create_task(self._cluster.probe_forever()))
-
-    async def _watch(self) -> None:
-        while True:
-            try:
-                if self._cluster is not None:
-                    await self._hear_cluster(self._cluster)
-                await asyncio.sleep(WATCH_EVERY_S)
-                self.hear_host()
-            except Exception:
-                # Whatever it was: a worker that stops listening would serve what was purged.
-                logger.exception("generations could not be heard")
-                await asyncio.sleep(WATCH_EVERY_S)
-
-    async def _hear_cluster(self, cluster: ClusterCache) -> None:
-        """Take over the cluster's generations, and tell it those that only others knew."""
-        heard = await cluster.generations()
-        if heard is None:
-            return
-        self.generations.merge(heard)
-        for model, generation in self.generations.ahead_of(heard).items():
-            await cluster.raise_generation(model, generation)
+        """Learn the generations that hold, and go on listening for new ones."""
+        self._hearing.open()
 
     def hear_host(self) -> None:
-        """Take over the host's generations, and tell it those that only others knew."""
-        if self._host is None:
-            return
-        try:
-            heard = self._host.generations()
-        except (sqlite3.Error, OSError):
-            return
-        self.generations.merge(heard)
-        if self._host.healthy:
-            for model, generation in self.generations.ahead_of(heard).items():
-                self._host.raise_generation(model, generation)
+        """Learn at once what other workers have said: synchronous, a few microseconds."""
+        self._hearing.hear_host()
 
     async def close(self) -> None:
         """Write what is still to be written, for a bounded time."""
-        for task in self._watching:
-            task.cancel()
-        if self._watching:
-            await asyncio.wait(self._watching)
+        await self._hearing.close()
         await self._background.close(CLOSING_S)
         if self._cluster is not None:
             await self._cluster.close()

@@ -53,12 +53,12 @@ class Server(Sanic[Any, Any]):
             _refuse_weak_key(settings, bound)
         _check_certificates()
         self.ctx.bound = None if unix else bound
-        tell(settings)
-        logger.info("Tallygate on %s\n%s", unix or f"http://{bound}:{port}", start_table(settings))
-        options["motd"] = False
         if not unix and not sock:
             self.ctx.listening = _listen(host, port, options, share=settings.server.reuse_port)
             options["sock"] = self.ctx.listening[0]
+        tell(settings)
+        logger.info("Tallygate on %s\n%s", unix or f"http://{bound}:{port}", start_table(settings))
+        options["motd"] = False
         super().prepare(host, port, **options)
 
     def admit(self, settings: Settings) -> None:

@@ -13,8 +13,8 @@ LONG_S = 10.0
 class Deaths:
     """The deaths of one worker and of its successors, each soon after it started.
 
-    The first two are made good at once. Five are too many; so are three over ten seconds, where each
-    start takes long: that keeps the end within 30 seconds of the first failed start.
+    The first two are made good at once. Five are too many; so are three over ten seconds, where
+    each start takes long: that keeps the end within 30 seconds of the first failed start.
     """
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from app.process_life.board import own_name, worker_number
 from app.process_life.sanic_inside import Connections, handed_over
 
 BACKLOG = 1024
+LET_GO_S = 0.02
 SOCKETS = "listening"
 
 Sockets = tuple[socket.socket, ...]
@@ -75,15 +76,19 @@ class Listener:
     async def close_after_all(self) -> None:
         """Take what waits in the queue, and close: nobody else holds the socket.
 
-        A connection that is still waiting when the last holder closes is reset. A duplicate keeps
-        the socket alive while the loop lets go of it, so that between the last look at the queue
-        and the end there is no turn of the loop.
+        A connection that waits when the last holder closes is reset. A duplicate keeps the socket
+        alive while the loop lets go of it, which takes it some turns; then the last look at the
+        queue and the end stand side by side:
+
+        loop       close ─ … ─ let go
+        duplicate  ═══ connections may still come ═══ accept … accept, none left ─ close
         """
         queues = []
         with contextlib.suppress(OSError):  # out of descriptors
             for one in self._server.sockets:
                 queues.append(socket.socket(fileno=os.dup(one.fileno())))  # noqa: PERF401
         self._server.close()
+        await asyncio.sleep(LET_GO_S)
         for queue in queues:
             await self._take_over(queue)
 

@@ -156,6 +156,7 @@ class Supervisor:
                 self._mourn(slot, now_s)
             elif not slot.listen(now_s, awake_s):
                 logger.error("%s is stuck and is killed", slot.handle.name)
+                slot.silent_s = 0.0
                 os.kill(slot.handle.pid, signal.SIGKILL)
         self._roll(now_s)
 

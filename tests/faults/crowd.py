@@ -32,6 +32,7 @@ class Crowd:
         self._port, self._wire, self._clients, self._pause_s = port, wire, clients, pause_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._reconnects = 0
         self.may_be_refused = False
         self.answers: list[Answer] = []
         self.first_process: Counter[str] = Counter()
@@ -61,6 +62,10 @@ class Crowd:
         """Wait until every client has been refused."""
         self._thread.join(within_s)
         assert not self._thread.is_alive()
+
+    def reconnect(self) -> None:
+        """Let one client after the other open a new connection."""
+        self._reconnects += 1
 
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -102,6 +107,9 @@ class Crowd:
             asked += 1
             self._note(started, int(head.split()[1]), process, "")
             if fields["connection"] == "close":
+                return
+            if self._reconnects:
+                self._reconnects = 0
                 return
             await asyncio.sleep(self._pause_s)
 

@@ -119,7 +119,10 @@ class Worker:
     """Everything one worker process holds; built when its loop runs, closed when it stops."""
 
     def __init__(
-        self, settings: Settings, shared: MutableSequence[float] | None, row: int | None
+        self,
+        settings: Settings,
+        shared: MutableSequence[float] | None,
+        row: int | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = _metrics(settings, shared, row)

@@ -4,6 +4,7 @@ Each promise stands beside the slack that a test allows it: two busy cores start
 times more slowly than an idle machine does.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -34,7 +35,7 @@ from tests.e2e.launch import Launch
 from tests.faults.crowd import Crowd, workers
 from tests.server import KEY, Tallygate, free_port
 
-BACK_S, BACK_SLACK = 2.0, 5.0
+BACK_S, BACK_SLACK = 2.0, 7.5
 STUCK_S, STUCK_SLACK = 15.0, 2.0
 LOOP_S, LOOP_SLACK = 30.0, 1.5
 CLIENTS = 8
@@ -43,7 +44,10 @@ ESTIMATE = model_list(**{MODEL: {"model": "estimate/claude"}})
 WIRE = request(msgspec.json.encode(question()))
 READY = request(method="GET", target="/health/readiness")
 FIRST = "Sanic-Server-0-0"
-BOTH_SOCKETS = pytest.mark.parametrize("reuse_port", [True, False], ids=["own", "shared"])
+BOTH_SOCKETS = pytest.mark.parametrize(
+    "reuse_port",
+    [pytest.param(True, id="own"), pytest.param(False, id="shared", marks=pytest.mark.slow)],
+)
 BREAKS = """
 import os
 if os.environ.get("SANIC_WORKER_NAME") and os.path.exists({flag!r}):
@@ -153,9 +157,10 @@ def test_p1_one_worker_killed(start: Start, reuse_port: bool) -> None:
         crowd.wait_for(200)
         killed_at = time.monotonic()
         os.kill(workers(server.pid)[FIRST], signal.SIGKILL)
-        assert _new_process_answers(crowd, killed_at, BACK_S * BACK_SLACK)
+        back_s = _new_process_answers(crowd, killed_at, BACK_S * BACK_SLACK)
         crowd.wait_for(200)
     lost = crowd.faults()
+    print(f"back after {back_s:.1f} s; {len(lost)} of {len(crowd.answers)} requests lost")
     assert len({one.process for one in lost}) <= 1, lost
     assert len(lost) <= CLIENTS
     assert not [one for one in lost if one.fault.startswith("not connected")]
@@ -163,6 +168,7 @@ def test_p1_one_worker_killed(start: Start, reuse_port: bool) -> None:
     assert _counted_total(server) >= answered
 
 
+@pytest.mark.slow
 def test_p2_all_workers_killed(start: Start) -> None:
     """Connections that come while nobody serves wait, and are answered."""
     server = start()
@@ -175,6 +181,7 @@ def test_p2_all_workers_killed(start: Start) -> None:
     assert not [one for one in crowd.faults() if one.fault.startswith("not connected")]
     assert len(crowd.faults()) <= CLIENTS
     first = next(one for one in crowd.answers if one.status == 200)
+    print(f"back after {first.at_s - killed_at:.1f} s; {len(crowd.faults())} requests lost")
     assert first.at_s - killed_at < BACK_S * BACK_SLACK
     assert _counted_total(server) >= before + 200
 
@@ -187,7 +194,7 @@ def test_p3_crash_loop(launch: Callable[..., Launch], tmp_path: Path) -> None:
     began = time.monotonic()
     launched = launch("--workers", "2", "--port", port, environ={"PYTHONPATH": str(tmp_path)})
     assert launched._process.wait(timeout=LOOP_S * LOOP_SLACK) == 1
-    assert time.monotonic() - began < LOOP_S * LOOP_SLACK
+    print(f"ended after {time.monotonic() - began:.1f} s")
     lines = launched.err.read_text().splitlines()
     (last,) = [line for line in lines if "does not stay up (it last ended with 3)" in line]
     assert last.endswith("the server ends")
@@ -203,8 +210,9 @@ def test_p4_stuck_worker(start: Start) -> None:
         crowd.wait_for(200)
         stopped_at = time.monotonic()
         os.kill(workers(server.pid)[FIRST], signal.SIGSTOP)
-        _new_process_answers(crowd, stopped_at, STUCK_S * STUCK_SLACK)
+        back_s = _new_process_answers(crowd, stopped_at, STUCK_S * STUCK_SLACK)
         crowd.wait_for(200)
+    print(f"back after {back_s:.1f} s; {len(crowd.faults())} of {len(crowd.answers)} requests lost")
     assert {one.process for one in crowd.faults()} <= {stuck, ""}, crowd.faults()
     assert not [one for one in crowd.faults() if one.fault.startswith("not connected")]
     assert server.err.read_text().count("is stuck and is killed") == 1
@@ -229,8 +237,11 @@ def test_p5_end_under_load(start: Start, reuse_port: bool) -> None:
     with Crowd(server.port, WIRE, CLIENTS) as crowd:
         crowd.wait_for(500)
         crowd.may_be_refused = True
+        told_at = time.monotonic()
         _tell(server, signal.SIGTERM)
         crowd.wait_until_all_are_gone()
+    print(f"{len(crowd.faults())} of {len(crowd.answers)} requests lost", end="; ")
+    print(f"the last client went after {time.monotonic() - told_at:.1f} s")
     assert crowd.faults() == []
     assert _exit_code(server) == 0
 
@@ -268,6 +279,7 @@ def test_p5_answers_in_flight(start: Start, provider: SimulatedProvider) -> None
     assert _exit_code(server) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
 def test_p5_second_signal(start: Start, provider: SimulatedProvider, again: signal.Signals) -> None:
     """Told twice, it waits for nobody, and still writes what it remembers."""
@@ -283,6 +295,7 @@ def test_p5_second_signal(start: Start, provider: SimulatedProvider, again: sign
         assert _exit_code(server) == 0
 
 
+@pytest.mark.slow
 def test_p5_drain_is_bounded(start: Start, provider: SimulatedProvider) -> None:
     """An answer that does not come holds up the end for drain_s."""
     provider.behave(hang=True)
@@ -296,6 +309,7 @@ def test_p5_drain_is_bounded(start: Start, provider: SimulatedProvider) -> None:
         assert 1 <= time.monotonic() - began < 1 + 7
 
 
+@pytest.mark.slow
 def test_p5_what_is_remembered_is_written(start: Start, provider: SimulatedProvider) -> None:
     """A count that was answered in the last moment is known after the next start."""
     server = start(models=_slow(provider.url))
@@ -307,6 +321,7 @@ def test_p5_what_is_remembered_is_written(start: Start, provider: SimulatedProvi
     assert provider.calls == 1
 
 
+@pytest.mark.slow
 def test_p5_idle_connections_end_soon(start: Start) -> None:
     """Whoever asks nothing does not hold up the end."""
     server = start()
@@ -331,6 +346,7 @@ def _reload_under_load(server: Tallygate, at_least: int) -> None:
         _tell(server, signal.SIGHUP)
         _says(server, "all workers serve the new configuration")
         crowd.wait_for(max(200, at_least - len(crowd.answers)))
+    print(f"{len(crowd.faults())} of {len(crowd.answers)} requests lost")
     assert crowd.faults() == []
     assert len(crowd.answers) >= at_least
     assert counted(server.count(question("added")))
@@ -352,6 +368,7 @@ def test_p6_reloads_under_much_load(start: Start) -> None:
     _reload_under_load(start(), 10_000)
 
 
+@pytest.mark.slow
 def test_p6_one_worker_reloads(start: Start) -> None:
     """A single worker changes without a gap too, and every time."""
     server = start(1)
@@ -403,6 +420,7 @@ def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: P
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux does")
+@pytest.mark.slow
 def test_p8_descriptors_exhausted(tmp_path: Path) -> None:
     """A flood of connections that are more than the descriptors kills nobody."""
     limited = ("sh", "-c", 'ulimit -n 128; exec "$0" "$@"')
@@ -430,6 +448,21 @@ def _is_ready(server: Tallygate) -> bool:
         return False
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("reuse_port", [True, False], ids=["own", "shared"])
+def test_spread_of_connections(start: Start, reuse_port: bool, count: int) -> None:
+    """With a socket each, every worker gets its part of the connections."""
+    server = start(count, reuse_port=reuse_port)
+    with Crowd(server.port, WIRE, 64) as crowd:
+        crowd.wait_for(640)
+    spread = sorted(crowd.first_process.values(), reverse=True)
+    print(f"{sum(spread)} connections over {count} workers: {spread}")
+    assert not crowd.faults()
+    assert len(spread) == count or not reuse_port
+
+
+@pytest.mark.slow
 def test_main_process_killed(start: Start) -> None:
     """Workers without a main process end by themselves, and free the address."""
     server = start()
@@ -466,17 +499,19 @@ def test_single_process(launch: Callable[..., Launch]) -> None:
     assert launched.terminate() == 0
 
 
+@pytest.mark.slow
 def test_unix_socket(launch: Callable[..., Launch], tmp_path: Path) -> None:
     """A path in place of an address serves, and ends with 0."""
     path = tmp_path / "socket"
     launched = launch("--workers", "1", "--unix", str(path))
 
     def is_ready() -> bool:
-        try:
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=1) as client:
-                return client.get("http://tallygate/health/readiness").status_code == 200
-        except httpx.TransportError:
-            return False
+        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+            client.settimeout(1)
+            client.connect(str(path))
+            client.sendall(READY)
+            return client.recv(64).startswith(b"HTTP/1.1 200 ")
+        return False
 
     until(is_ready)
     assert launched.terminate() == 0

@@ -11,7 +11,7 @@ from app.errors import AnthropicErrorHandler
 from app.log import configure_logging, describe
 from app.main_process import METRICS, hand_over_all, supervise
 from app.process_life.board import own_name
-from app.process_life.leaving import BOARD, WorkerLife
+from app.process_life.leaving import BOARD, WorkerLife, hear_no_more
 from app.process_life.sanic_inside import handed_over
 from app.routes import add_routes
 from app.workers import Server, Worker
@@ -69,12 +69,12 @@ def _add_listeners(app: Server) -> None:
 
     @app.after_server_start
     async def begin_life(app: Sanic[Any, Any]) -> None:
-        app.ctx.life = WorkerLife(app)
-        app.ctx.life.begin()
+        WorkerLife(app).begin()
 
     @app.before_server_stop
     async def end_undisturbed(app: Sanic[Any, Any]) -> None:
-        app.ctx.life.no_more_signals()
+        del app
+        hear_no_more()
 
     @app.after_server_stop
     async def close_worker(app: Sanic[Any, Any]) -> None:

@@ -58,15 +58,6 @@ class WorkerLife:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._beat()
 
-    def no_more_signals(self) -> None:
-        """From here on nothing may cut short what is still written. Sanic takes its handlers off.
-
-        Whoever is stuck here is killed by the main process.
-        """
-        if is_served():
-            for number in (*END, RETIRE, HURRY):
-                signal.signal(number, signal.SIG_IGN)
-
     def _beat(self) -> None:
         if self._board is not None and self._row is not None:
             self._board.beat(self._row)
@@ -124,3 +115,13 @@ class WorkerLife:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._hurry.wait()
+
+
+def hear_no_more() -> None:
+    """From here on nothing may cut short what is still written. Sanic takes its handlers off.
+
+    Whoever is stuck here is killed by the main process.
+    """
+    if is_served():
+        for number in (*END, RETIRE, HURRY):
+            signal.signal(number, signal.SIG_IGN)

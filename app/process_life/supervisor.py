@@ -11,21 +11,19 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess, active_children
 from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
-from app.log import logger
+from app.log import describe, logger
 from app.process_life.board import Board
-from app.process_life.crash_loop import Deaths
 from app.process_life.farewell import Farewell
 from app.process_life.leaving import RETIRE
-from app.process_life.sanic_inside import LOST, MainProcess, process_of, start_again
+from app.process_life.sanic_inside import LOST, MainProcess, process_of
+from app.process_life.slot import Slot
 
 TICK_S = 0.1
 AWAKE_S = 0.5
 """At most so much of one tick counts as a worker's silence: a main process that was itself
 stopped, or did not get the processor, has heard nobody."""
-STUCK_S = 10.0
-START_S = 30.0
 BEYOND_DRAIN_S = 5.0
 
 
@@ -37,52 +35,6 @@ class Change(Protocol):
 
     def finish(self) -> None:
         """No worker of the one before is left."""
-
-
-class Slot:
-    """One worker's place: Sanic's handle, and what is known of the process in it."""
-
-    def __init__(self, handle: Any, board: Board) -> None:
-        self.handle = handle
-        self._board = board
-        self.deaths = Deaths()
-        self.predecessor: BaseProcess | None = None
-        """The process of the old configuration, until this one serves."""
-        self.start_at_s: float | None = None
-        """When the next start is due; None while a process lives."""
-        self._born()
-
-    def _born(self) -> None:
-        self.generation = self._board.generation
-        self.row = self._board.row(self.handle.name)
-        self.beats = self.silent_s = 0.0
-        self.serves_since_s: float | None = None
-
-    def start(self) -> None:
-        """Put a new process into the place."""
-        self._born()
-        self.start_at_s = None
-        if self.row is not None:
-            self._board.clear(self.row)
-        start_again(self.handle)
-
-    def listen(self, now_s: float, awake_s: float) -> bool:
-        """Hear the heart; False when it has been silent for too long."""
-        beats = 0.0 if self.row is None else self._board.beats(self.row)
-        if beats != self.beats:
-            self.beats, self.silent_s = beats, 0.0
-            self.serves_since_s = self.serves_since_s or now_s
-        elif self.row is not None:
-            self.silent_s += awake_s
-        return self.silent_s < (STUCK_S if self.beats else START_S)
-
-    def served_s(self, now_s: float) -> float:
-        """Say how long the process has served."""
-        return now_s - self.serves_since_s if self.serves_since_s else 0.0
-
-    def is_leaving(self) -> bool:
-        """Say whether the worker has heard that it shall end."""
-        return self.row is not None and self._board.is_leaving(self.row)
 
 
 class Supervisor:
@@ -132,9 +84,6 @@ class Supervisor:
                 now_s = time.monotonic()
                 self._look(now_s, min(now_s - last_s, AWAKE_S))
                 last_s = now_s
-        except LOST as error:
-            logger.error("workers can be started no more (%s): the server ends", error)
-            code = 1
         except CrashLoopError as error:
             logger.error("%s: the server ends", error)
             code = 1
@@ -151,7 +100,7 @@ class Supervisor:
         for slot in self._slots:
             if slot.start_at_s is not None:
                 if now_s >= slot.start_at_s:
-                    slot.start()
+                    _start(slot)
             elif not slot.handle.is_alive():
                 self._mourn(slot, now_s)
             elif not slot.listen(now_s, awake_s):
@@ -172,7 +121,7 @@ class Supervisor:
         logger.error("%s has ended (%s); a new one starts in %g s", name, code, delay_s)
         slot.start_at_s = now_s + delay_s
         if not delay_s:
-            slot.start()
+            _start(slot)
 
     def _roll(self, now_s: float) -> None:
         """Change one worker after the other: the new one serves before the old one leaves.
@@ -212,7 +161,7 @@ class Supervisor:
             slot.generation = self._board.generation
             return
         slot.predecessor = process_of(slot.handle)
-        slot.start()
+        _start(slot)
 
     def _retire(self, process: BaseProcess, now_s: float) -> None:
         if process.is_alive() and process.pid is not None:
@@ -225,6 +174,14 @@ class Supervisor:
         change.take_back()
         self._change = None
         self._board.generation += 1
+
+
+def _start(slot: Slot) -> None:
+    """Start a process; one that cannot be started counts as one that has died."""
+    try:
+        slot.start()
+    except LOST as error:
+        logger.error("%s: no process can be started: %s", slot.handle.name, describe(error))
 
 
 class CrashLoopError(Exception):

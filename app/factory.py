@@ -11,7 +11,7 @@ from app.errors import AnthropicErrorHandler
 from app.log import configure_logging, describe
 from app.main_process import METRICS, hand_over_all, supervise
 from app.process_life.board import own_name
-from app.process_life.leaving import BOARD, WorkerLife, hear_no_more
+from app.process_life.leaving import BOARD, WorkerLife, hear_no_more, outlive_hangup
 from app.process_life.sanic_inside import handed_over
 from app.routes import add_routes
 from app.workers import Server, Worker
@@ -62,6 +62,7 @@ def _add_listeners(app: Server) -> None:
 
     @app.before_server_start
     async def open_worker(app: Sanic[Any, Any]) -> None:
+        outlive_hangup()
         board = handed_over(app, BOARD)
         row = board.row(own_name()) if board else None
         app.ctx.worker = Worker(app.ctx.settings, handed_over(app, METRICS), row)

@@ -117,6 +117,12 @@ class WorkerLife:
                 await self._hurry.wait()
 
 
+def outlive_hangup() -> None:
+    """From before the first answer on: SIGHUP would end a process that has not asked for it."""
+    with contextlib.suppress(ValueError):  # served from another thread, as tests do
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def hear_no_more() -> None:
     """From here on nothing may cut short what is still written. Sanic takes its handlers off.
 

@@ -494,8 +494,13 @@ def test_single_process(launch: Callable[..., Launch]) -> None:
     port = free_port()
     launched = launch("--single-process", "--port", str(port))
     launched.answers(port)
-    launched._process.send_signal(signal.SIGHUP)
-    launched.says("does not reload")
+
+    def says_so() -> bool:
+        launched._process.send_signal(signal.SIGHUP)
+        assert launched._process.poll() is None
+        return "does not reload" in launched.err.read_text()
+
+    until(says_so)
     assert launched.terminate() == 0
 
 

@@ -16,6 +16,11 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=1, le=65_535)] = 4000
     max_body_bytes: Annotated[int, Meta(ge=1)] = 33_554_432
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15
+    """How long answers in flight may take after the listener has closed."""
+    drain_notice_s: Annotated[float, Meta(ge=0, le=3_600)] = 1
+    """How long a server that ends still listens, while readiness says so."""
+    reuse_port: bool = True
+    """A listening socket per worker, not one that all share."""
     allow_weak_key: bool = False
 
 

@@ -1,6 +1,6 @@
 """config.yaml as plain data: where each key stands, and what ``os.environ/NAME`` resolves to."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,32 @@ class Source:
                 self._walk(value, here)
 
 
+_read: dict[str, str] = {}
+_accepted: dict[str, str] = {}
+
+
+class Accepted:
+    """The file as the main process has read it: a worker that starts later reads the same.
+
+    The file may have changed meanwhile, for the worse too. Unpickling it does it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._text = _read[name]
+
+    def __reduce__(self) -> tuple[Callable[[str, str], None], tuple[str, str]]:
+        return _accept, (self._name, self._text)
+
+
+def _accept(name: str, text: str) -> None:
+    _accepted[name] = text
+
+
 def read(path: Path, environ: Mapping[str, str]) -> Source:
     """Read a file. Raises ConfigError when it is not there or not YAML."""
+    if (text := _accepted.get(str(path))) is not None:
+        return Source(str(path), text, environ)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -85,6 +109,7 @@ def read(path: Path, environ: Mapping[str, str]) -> Source:
         raise ConfigError(
             f"{path}: {reason}; give a config.yaml here or its path in TALLYGATE_CONFIG"
         ) from None
+    _read[str(path)] = text
     return Source(str(path), text, environ)
 
 

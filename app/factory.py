@@ -1,6 +1,5 @@
 """The one place that wires: settings, framework, routes, error handler, listeners."""
 
-import logging
 import sys
 from typing import Any
 
@@ -9,10 +8,14 @@ from sanic.config import Config
 
 from app.config import ConfigError, Settings, load
 from app.errors import AnthropicErrorHandler
-from app.log import describe, logger
+from app.log import configure_logging, describe
+from app.main_process import METRICS, hand_over_all, supervise
+from app.process_life.board import own_name
+from app.process_life.leaving import BOARD, WorkerLife, hear_no_more, outlive_hangup
+from app.process_life.sanic_inside import handed_over
 from app.routes import add_routes
 from app.strict_http import StrictProtocol
-from app.workers import Server, Worker, bound_the_end, shared_metrics
+from app.workers import Server, Worker
 
 READ_HEAD_S = 10
 KEEP_ALIVE_S = 120
@@ -30,7 +33,7 @@ def create_app(config_path: str | None = None) -> Server:
         sys.exit(str(error))
     except Exception as error:  # noqa: BLE001 -- Sanic would end with 0 for a ValueError
         sys.exit(f"the configuration cannot be used: {describe(error)}")
-    _configure_logging(settings)
+    configure_logging(settings.telemetry.log_level)
     app = Server(
         "Tallygate",
         config=_framework_config(settings),
@@ -40,27 +43,45 @@ def create_app(config_path: str | None = None) -> Server:
     )
     app.ctx.settings = settings
     app.ctx.protocol = StrictProtocol
+    app.ctx.shutting_down = False
+    app.ctx.listening = ()
     add_routes(app)
+    _add_listeners(app)
+    return app
+
+
+def _add_listeners(app: Server) -> None:
+    """Say what happens when: in the main process, and in each worker."""
 
     @app.main_process_start
     async def share(app: Sanic[Any, Any]) -> None:
         # Travels to the workers; a server without them (--single-process) never comes here.
-        app.shared_ctx.metrics = shared_metrics(settings)
+        hand_over_all(app)
 
     @app.main_process_ready
     async def ready(app: Sanic[Any, Any]) -> None:
-        bound_the_end(app)
+        supervise(app)
 
     @app.before_server_start
     async def open_worker(app: Sanic[Any, Any]) -> None:
-        app.ctx.worker = Worker(settings, getattr(app.shared_ctx, "metrics", None))
+        outlive_hangup()
+        board = handed_over(app, BOARD)
+        row = board.row(own_name()) if board else None
+        app.ctx.worker = Worker(app.ctx.settings, handed_over(app, METRICS), row)
         await app.ctx.worker.open()
+
+    @app.after_server_start
+    async def begin_life(app: Sanic[Any, Any]) -> None:
+        WorkerLife(app).begin()
+
+    @app.before_server_stop
+    async def end_undisturbed(app: Sanic[Any, Any]) -> None:
+        del app
+        hear_no_more()
 
     @app.after_server_stop
     async def close_worker(app: Sanic[Any, Any]) -> None:
         await app.ctx.worker.close()
-
-    return app
 
 
 def _framework_config(settings: Settings) -> Config:
@@ -81,12 +102,3 @@ def _framework_config(settings: Settings) -> Config:
         }
     )
     return config
-
-
-def _configure_logging(settings: Settings) -> None:
-    """Log to standard error: standard output is for the lines of counts."""
-    logging.basicConfig(
-        stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
-    logger.setLevel(settings.telemetry.log_level.upper())
-    logging.getLogger("sanic.root").setLevel(logging.WARNING)

@@ -1,6 +1,7 @@
 """The operator's log: one logger, on standard error; counts have their own lines elsewhere."""
 
 import logging
+import sys
 import time
 import traceback
 
@@ -10,6 +11,15 @@ REPEAT_AFTER_S = 60.0
 MAX_REMEMBERED = 256
 
 _last_said: dict[str, float] = {}
+
+
+def configure_logging(level: str) -> None:
+    """Log to standard error: standard output is for the lines of counts."""
+    logging.basicConfig(
+        stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    logger.setLevel(level.upper())
+    logging.getLogger("sanic.root").setLevel(logging.WARNING)
 
 
 def describe(error: BaseException) -> str:

@@ -99,11 +99,13 @@ async def liveness(request: Request) -> HTTPResponse:
 
 
 async def readiness(request: Request) -> HTTPResponse:
-    """``GET /health/readiness``: this worker takes requests."""
-    del request
+    """``GET /health/readiness``: this server takes requests; 503 from SIGTERM on."""
+    if request.app.ctx.shutting_down:
+        return _json({"status": "shutting_down"}, 503)
     return _json({"status": "healthy"})
 
 
-def _json(value: object) -> HTTPResponse:
+def _json(value: object, status: int = 200) -> HTTPResponse:
     headers = {"request-id": new_request_id()}
-    return HTTPResponse(msgspec.json.encode(value), headers=headers, content_type=JSON)
+    body = msgspec.json.encode(value)
+    return HTTPResponse(body, status=status, headers=headers, content_type=JSON)

@@ -1,14 +1,12 @@
-"""Process life: where the server listens, what each worker holds, and what all workers share."""
+"""Where the server listens, what each worker holds, and what all workers share."""
 
+import asyncio
 import contextlib
 import ipaddress
 import multiprocessing
 import os
-import re
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import MutableSequence
 from typing import Any, cast
@@ -25,6 +23,8 @@ from app.keys import Keys
 from app.leader import Leader
 from app.log import logger
 from app.memory import open_tiers
+from app.process_life.board import ROWS_PER_WORKER
+from app.process_life.listening import LoopPolicy, Sockets, listen
 from app.repeats import Repeats
 from app.routing import Router
 from app.sentinel import Sentinel
@@ -34,10 +34,6 @@ from app.telemetry.metrics import Layout, Metrics
 from app.upstream import Upstream, ca_bundle
 
 WALL_CLOCK = time.time  # noqa: TID251 -- the injected clock itself
-STARTING_S = 1.0
-BEYOND_DRAIN_S = 2.0
-MAX_WORKERS = 64
-"""Rows of the shared metrics array; a worker beyond them counts for itself alone."""
 
 
 class Server(Sanic[Any, Any]):
@@ -56,14 +52,43 @@ class Server(Sanic[Any, Any]):
         if not unix and not is_loopback(bound):
             _refuse_weak_key(settings, bound)
         _check_certificates()
-        for notice in settings.notices:
-            logger.warning("%s: %s", settings.source, notice)
-        if settings.weak_key is not None:
-            logger.warning("%s", settings.weak_key)
+        self.ctx.bound = None if unix else bound
+        if not unix and not sock:
+            self.ctx.listening = _listen(host, port, options, share=settings.server.reuse_port)
+            options["sock"] = self.ctx.listening[0]
+        tell(settings)
         logger.info("Tallygate on %s\n%s", unix or f"http://{bound}:{port}", start_table(settings))
         options["motd"] = False
         options["protocol"] = self.ctx.protocol
         super().prepare(host, port, **options)
+
+    def admit(self, settings: Settings) -> None:
+        """Refuse what a running server must not change to. Raises SystemExit with one line."""
+        if self.ctx.bound is not None and not is_loopback(self.ctx.bound):
+            _refuse_weak_key(settings, self.ctx.bound)
+        _check_certificates()
+
+    def setup_loop(self) -> None:
+        """Let workers run on a loop that knows its listener."""
+        super().setup_loop()
+        asyncio.set_event_loop_policy(LoopPolicy())
+
+
+def _listen(host: str, port: int, options: dict[str, Any], *, share: bool) -> Sockets:
+    """Open what the workers listen on. Raises SystemExit(1) with one line."""
+    workers = len(os.sched_getaffinity(0)) if options.get("fast") else options.get("workers", 1)
+    try:
+        return listen(host, port, workers if share else 1)
+    except OSError as error:
+        sys.exit(f"{host}:{port}: {error.strerror}; choose another with server.host and .port")
+
+
+def tell(settings: Settings) -> None:
+    """Log what the operator should know about a configuration, at the start and at a reload."""
+    for notice in settings.notices:
+        logger.warning("%s: %s", settings.source, notice)
+    if settings.weak_key is not None:
+        logger.warning("%s", settings.weak_key)
 
 
 def _refuse_weak_key(settings: Settings, bound: str) -> None:
@@ -82,46 +107,6 @@ def _check_certificates() -> None:
         sys.exit(f"SSL_CERT_FILE or REQUESTS_CA_BUNDLE: {error.filename}: {error.strerror}")
 
 
-def bound_the_end(app: Sanic[Any, Any]) -> None:
-    """Let SIGTERM end the server at any moment, and within ``drain_s`` and a little.
-
-    While workers start, Sanic waits for acknowledgements that cannot come any more, and takes its
-    own notice of the end for an ordinary message that it sends itself again, for ever. A worker
-    that is told to end in the moment before it listens to signals, which is after its first
-    answer, never hears of it (25.12.1: worker/manager.py, wait_for_ack; server/runners.py).
-    """
-    manager: Any = app.manager
-    acknowledged = manager._all_workers_ack  # noqa: SLF001 -- there is no public place
-
-    def is_over() -> bool:
-        return manager._shutting_down or bool(acknowledged())  # noqa: SLF001
-
-    def shutdown() -> None:
-        states = dict(manager.worker_state)
-        starting = [
-            process
-            for process in manager.processes
-            if not states.get(process.name, {}).get("serving")
-        ]
-        end()
-        settings: Settings = app.ctx.settings
-        kill_after(STARTING_S, starting)
-        kill_after(settings.server.drain_s + BEYOND_DRAIN_S, list(manager.processes))
-
-    def kill_after(seconds: float, processes: list[Any]) -> None:
-        def kill() -> None:
-            for process in processes:
-                if process.is_alive():
-                    os.kill(process.pid, signal.SIGKILL)
-
-        timer = threading.Timer(seconds, kill)
-        timer.daemon = True
-        timer.start()
-
-    end = manager.shutdown
-    vars(manager).update(_all_workers_ack=is_over, shutdown=shutdown)
-
-
 def is_loopback(host: str) -> bool:
     """Say whether an address or a name to listen on is reached from this machine only."""
     if host == "localhost":
@@ -134,9 +119,14 @@ def is_loopback(host: str) -> bool:
 class Worker:
     """Everything one worker process holds; built when its loop runs, closed when it stops."""
 
-    def __init__(self, settings: Settings, shared: MutableSequence[float] | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        shared: MutableSequence[float] | None,
+        row: int | None = None,
+    ) -> None:
         self.settings = settings
-        self.metrics = _metrics(settings, shared)
+        self.metrics = _metrics(settings, shared, row)
         told = settings.telemetry
         sinks: list[Sink] = [self.metrics]
         if told.jsonl.enabled:
@@ -187,20 +177,18 @@ def metrics_layout(settings: Settings) -> Layout:
     return Layout(names, dict.fromkeys(d.provider for d in deployments))
 
 
-def shared_metrics(settings: Settings) -> MutableSequence[float]:
-    """Make the array that all workers of this server count in."""
-    slots = metrics_layout(settings).width * MAX_WORKERS
+def shared_metrics(settings: Settings, workers: int) -> MutableSequence[float]:
+    """Make the array that all workers of this server count in; the last row is for totals."""
+    slots = metrics_layout(settings).width * (workers * ROWS_PER_WORKER + 1)
     return cast("MutableSequence[float]", multiprocessing.RawArray("d", slots))
 
 
-def _metrics(settings: Settings, shared: MutableSequence[float] | None) -> Metrics:
-    """Take this worker's row; a process without a shared array counts for itself."""
+def _metrics(settings: Settings, shared: MutableSequence[float] | None, row: int | None) -> Metrics:
+    """Take this worker's row; a process without one counts for itself."""
     layout = metrics_layout(settings)
-    name = re.match(r"Sanic-Server-(\d+)", os.environ.get("SANIC_WORKER_NAME", ""))
-    row = int(name[1]) if name else 0
-    if shared is None or len(shared) != layout.width * MAX_WORKERS or row >= MAX_WORKERS:
+    if shared is None or row is None or len(shared) % layout.width:
         return Metrics(layout, [0.0] * layout.width, rows=1, row=0)
-    return Metrics(layout, shared, rows=MAX_WORKERS, row=row)
+    return Metrics(layout, shared, rows=len(shared) // layout.width, row=row)
 
 
 def start_table(settings: Settings) -> str:

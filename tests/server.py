@@ -30,7 +30,8 @@ class Tallygate:
     """Starts in ``folder``'s configuration and waits until every worker answers.
 
     ``config`` is written to config.yaml; a ``general_settings.master_key`` of KEY is added when
-    it has none. Standard output (the JSON lines) and standard error are files in ``folder``.
+    it has none, and the end waits for no load balancer to look. Standard output (the JSON lines)
+    and standard error are files in ``folder``.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class Tallygate:
         arguments: tuple[str, ...] = (),
     ) -> None:
         general = {"master_key": KEY, **config.get("general_settings", {})}
-        config = {**config, "general_settings": general}
+        listening = {"drain_notice_s": 0, **config.get("server", {})}
+        config = {**config, "general_settings": general, "server": listening}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.out, self.err = folder / "stdout", folder / "stderr"

@@ -71,6 +71,14 @@ class Layout:
         return self.slots[name, tuple(labels.items())]
 
 
+def carry(old: Layout, counted: Row, new: Layout, array: Row) -> None:
+    """Start a new array with the totals of an old one, in its last row, which no worker has."""
+    last = len(array) - new.width
+    for series, slot in old.slots.items():
+        if series in new.slots:
+            array[last + new.slots[series]] = sum(counted[slot :: old.width])
+
+
 class Metrics:
     """Counts events into this worker's row of ``array``, which holds ``rows`` rows."""
 

@@ -1,6 +1,7 @@
 """Many clients at once over raw sockets, and which worker process asks the provider."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,10 @@ async def ask_at_once(ports: list[int], body: dict[str, Any], clients: int) -> H
 def children(pid: int) -> list[int]:
     """List the worker processes below a main process, grandchildren included."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found += [child, *children(child)]
+    with contextlib.suppress(OSError):  # what ends meanwhile has no children
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                found += [child, *children(child)]
     return found
 
 

@@ -1,0 +1,96 @@
+"""What the main process hands to its workers, and how it changes that while they serve."""
+
+import contextlib
+from typing import Any
+
+from sanic import Sanic
+
+from app.config import ConfigError, Settings, load
+from app.config_source import Accepted
+from app.log import configure_logging, describe, logger
+from app.process_life.board import Board
+from app.process_life.leaving import BOARD
+from app.process_life.listening import SOCKETS
+from app.process_life.sanic_inside import MainProcess, hand_over, handed_over
+from app.process_life.supervisor import Supervisor
+from app.telemetry.metrics import carry
+from app.workers import Server, metrics_layout, shared_metrics, tell
+
+METRICS = "metrics"
+_CONFIG = "config"
+
+
+def hand_over_all(app: Sanic[Any, Any]) -> None:
+    """Before the workers start: the configuration as it was read, sockets, shared memory."""
+    settings: Settings = app.ctx.settings
+    hand_over(app, _CONFIG, Accepted(settings.source))
+    hand_over(app, SOCKETS, app.ctx.listening)
+    hand_over(app, BOARD, Board(app.state.workers))
+    hand_over(app, METRICS, shared_metrics(settings, app.state.workers))
+
+
+def supervise(app: Sanic[Any, Any]) -> None:
+    """Let our own watch take the place of Sanic's."""
+
+    def close_listening() -> None:
+        for sock in app.ctx.listening:
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def drain_s() -> float:
+        settings: Settings = app.ctx.settings
+        return settings.server.drain_notice_s + settings.server.drain_s
+
+    supervisor = Supervisor(
+        MainProcess(app), handed_over(app, BOARD), lambda: _reload(app), drain_s
+    )
+    supervisor.install(close_listening)
+
+
+class _Change:
+    """A new configuration for the workers that start from now on."""
+
+    def __init__(self, app: Any, new: Settings) -> None:
+        self._app, self._old, self._new = app, app.ctx.settings, new
+        self._kept = {name: handed_over(app, name) for name in (_CONFIG, METRICS)}
+        app.ctx.settings = new
+        hand_over(app, _CONFIG, Accepted(new.source))
+        if metrics_layout(new).slots != metrics_layout(self._old).slots:
+            hand_over(app, METRICS, shared_metrics(new, app.state.workers))
+            self._carry()
+
+    def take_back(self) -> None:
+        self._app.ctx.settings = self._old
+        for name, value in self._kept.items():
+            hand_over(self._app, name, value)
+
+    def finish(self) -> None:
+        self._carry()
+
+    def _carry(self) -> None:
+        """Take over what was counted; again at the end, when the old have counted their last."""
+        old, new = self._kept[METRICS], handed_over(self._app, METRICS)
+        if old is not new:
+            carry(metrics_layout(self._old), old, metrics_layout(self._new), new)
+
+
+def _reload(app: Any) -> _Change | None:
+    """Read the file as it is now; what cannot be used is one line in the log, and no change."""
+    old: Settings = app.ctx.settings
+    server: Server = app
+    try:
+        new = load(old.source)
+        server.admit(new)
+    except (ConfigError, SystemExit) as error:
+        logger.error("%s; the running configuration is kept", error)
+        return None
+    except Exception as error:  # noqa: BLE001 -- whatever it is, the server goes on
+        logger.error("the new configuration is not used: %s", describe(error))
+        return None
+    for name in ("host", "port", "reuse_port"):
+        if getattr(new.server, name) != getattr(old.server, name):
+            logger.warning("server.%s is changed by a restart only", name)
+    configure_logging(new.telemetry.log_level)
+    tell(new)
+    logger.info("%s is read again: worker after worker changes to it", new.source)
+    return _Change(app, new)

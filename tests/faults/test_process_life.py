@@ -1,0 +1,522 @@
+"""Processes that die, hang, change and end under load: rows P1 to P8.
+
+Each promise stands beside the slack that a test allows it: two busy cores start a worker several
+times more slowly than an idle machine does.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import yaml
+
+from bench.provider import SimulatedProvider
+from tests.e2e.exchange import (
+    MODEL,
+    PATIENCE_S,
+    Connection,
+    anthropic,
+    counted,
+    model_list,
+    question,
+    request,
+    until,
+)
+from tests.e2e.launch import Launch
+from tests.faults.crowd import Crowd, workers
+from tests.server import KEY, Tallygate, free_port
+
+BACK_S, BACK_SLACK = 2.0, 7.5
+STUCK_S, STUCK_SLACK = 15.0, 2.0
+LOOP_S, LOOP_SLACK = 30.0, 1.5
+CLIENTS = 8
+
+ESTIMATE = model_list(**{MODEL: {"model": "estimate/claude"}})
+WIRE = request(msgspec.json.encode(question()))
+READY = request(method="GET", target="/health/readiness")
+FIRST = "Sanic-Server-0-0"
+BOTH_SOCKETS = pytest.mark.parametrize(
+    "reuse_port",
+    [pytest.param(True, id="own"), pytest.param(False, id="shared", marks=pytest.mark.slow)],
+)
+BREAKS = """
+import os
+if os.environ.get("SANIC_WORKER_NAME") and os.path.exists({flag!r}):
+    os._exit(3)
+"""
+
+Start = Callable[..., Tallygate]
+
+
+@pytest.fixture(autouse=True)
+def _willing(provider: SimulatedProvider) -> None:
+    """Let every test begin with a provider that answers, and has not been asked."""
+    provider.clear()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start servers of two workers that all serve; each ends with its test."""
+    running: list[Tallygate] = []
+
+    def start_one(count: int = 2, models: Any = None, **server: Any) -> Tallygate:
+        config = {"model_list": models or ESTIMATE, "server": server}
+        running.append(Tallygate(tmp_path, config, workers=count))
+        _all_serve(running[-1], count)
+        return running[-1]
+
+    yield start_one
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launch]]:
+    """Start processes that may end; what still runs ends with the test."""
+    launched: list[Launch] = []
+
+    def launch_one(*arguments: str, **options: Any) -> Launch:
+        config = {"model_list": ESTIMATE, "server": {"drain_notice_s": 0}}
+        launched.append(Launch(tmp_path, config, *arguments, **options))
+        return launched[-1]
+
+    yield launch_one
+    for one in launched:
+        one.kill()
+
+
+def _process(server: Tallygate) -> str:
+    """Say which worker takes a connection: ids tell processes apart."""
+    with Connection(server.port) as connection:
+        connection.send(READY)
+        return connection.read().headers["request-id"][: len("req_") + 16]
+
+
+def _all_serve(server: Tallygate, count: int) -> None:
+    seen: set[str] = set()
+
+    def look() -> bool:
+        held = [Connection(server.port) for _connection in range(4 * count)]
+        for one in held:
+            one.send(READY)
+            seen.add(one.read().headers["request-id"][: len("req_") + 16])
+            one.close()
+        return len(seen) >= count
+
+    until(look)
+
+
+def _tell(server: Tallygate, number: signal.Signals) -> None:
+    os.kill(server.pid, number)
+
+
+def _says(server: Tallygate, text: str, within_s: float = 60) -> None:
+    until_s = time.monotonic() + within_s
+    while text not in server.err.read_text():
+        assert time.monotonic() < until_s, server.err.read_text()
+        time.sleep(0.02)
+
+
+def _exit_code(server: Tallygate) -> int:
+    """Wait for the end that has been asked for."""
+    return server._process.wait(timeout=PATIENCE_S)
+
+
+def _counted_total(server: Tallygate) -> float:
+    series = server.metrics().items()
+    return sum(value for name, value in series if name.startswith("tallygate_requests_total"))
+
+
+def _new_process_answers(crowd: Crowd, since_s: float, within_s: float) -> float:
+    """Wait for the first answer of a worker that nobody has heard of, and say how long it took."""
+    known = {one.process for one in crowd.answers if one.at_s <= since_s}
+    while time.monotonic() < since_s + within_s:
+        for one in crowd.answers[::-1]:
+            if one.process and one.process not in known and one.status == 200:
+                return one.at_s - since_s
+        time.sleep(0.01)
+        # Whoever lost a connection opens another; a steady crowd would never meet the new one.
+        crowd.reconnect()
+    raise AssertionError(f"no new worker within {within_s} s")
+
+
+@BOTH_SOCKETS
+def test_p1_one_worker_killed(start: Start, reuse_port: bool) -> None:
+    """Only what it had in flight is lost; its successor answers, and counts on in its row."""
+    server = start(reuse_port=reuse_port)
+    with Crowd(server.port, WIRE, CLIENTS) as crowd:
+        crowd.wait_for(200)
+        killed_at = time.monotonic()
+        os.kill(workers(server.pid)[FIRST], signal.SIGKILL)
+        back_s = _new_process_answers(crowd, killed_at, BACK_S * BACK_SLACK)
+        crowd.wait_for(200)
+    lost = crowd.faults()
+    print(f"back after {back_s:.1f} s; {len(lost)} of {len(crowd.answers)} requests lost")
+    assert len({one.process for one in lost}) <= 1, lost
+    assert len(lost) <= CLIENTS
+    assert not [one for one in lost if one.fault.startswith("not connected")]
+    answered = len(crowd.answers) - len(lost)
+    assert _counted_total(server) >= answered
+
+
+@pytest.mark.slow
+def test_p2_all_workers_killed(start: Start) -> None:
+    """Connections that come while nobody serves wait, and are answered."""
+    server = start()
+    before = _counted_total(server)
+    for pid in workers(server.pid).values():
+        os.kill(pid, signal.SIGKILL)
+    killed_at = time.monotonic()
+    with Crowd(server.port, WIRE, CLIENTS) as crowd:
+        crowd.wait_for(200)
+    assert not [one for one in crowd.faults() if one.fault.startswith("not connected")]
+    assert len(crowd.faults()) <= CLIENTS
+    first = next(one for one in crowd.answers if one.status == 200)
+    print(f"back after {first.at_s - killed_at:.1f} s; {len(crowd.faults())} requests lost")
+    assert first.at_s - killed_at < BACK_S * BACK_SLACK
+    assert _counted_total(server) >= before + 200
+
+
+@pytest.mark.slow
+def test_p3_crash_loop(launch: Callable[..., Launch], tmp_path: Path) -> None:
+    """Workers that never come up: tried again, then exit code 1 and a line that says why."""
+    (tmp_path / "sitecustomize.py").write_text(BREAKS.format(flag=str(tmp_path)))
+    port = str(free_port())
+    began = time.monotonic()
+    launched = launch("--workers", "2", "--port", port, environ={"PYTHONPATH": str(tmp_path)})
+    assert launched._process.wait(timeout=LOOP_S * LOOP_SLACK) == 1
+    print(f"ended after {time.monotonic() - began:.1f} s")
+    lines = launched.err.read_text().splitlines()
+    (last,) = [line for line in lines if "does not stay up (it last ended with 3)" in line]
+    assert last.endswith("the server ends")
+    assert "Traceback" not in launched.err.read_text()
+
+
+@pytest.mark.slow
+def test_p4_stuck_worker(start: Start) -> None:
+    """A worker whose loop stands still is replaced; the other answers as ever."""
+    server = start()
+    stuck = _process_of(server, FIRST)
+    with Crowd(server.port, WIRE, CLIENTS) as crowd:
+        crowd.wait_for(200)
+        stopped_at = time.monotonic()
+        os.kill(workers(server.pid)[FIRST], signal.SIGSTOP)
+        back_s = _new_process_answers(crowd, stopped_at, STUCK_S * STUCK_SLACK)
+        crowd.wait_for(200)
+    print(f"back after {back_s:.1f} s; {len(crowd.faults())} of {len(crowd.answers)} requests lost")
+    assert {one.process for one in crowd.faults()} <= {stuck, ""}, crowd.faults()
+    assert not [one for one in crowd.faults() if one.fault.startswith("not connected")]
+    assert server.err.read_text().count("is stuck and is killed") == 1
+
+
+def _process_of(server: Tallygate, name: str) -> str:
+    """Match a worker's process with its ids: the worker that holds a connection's other end."""
+    pid = workers(server.pid)[name]
+    stats = {"authorization": f"Bearer {KEY}"}
+    until_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until_s:
+        answer = httpx.get(f"{server.url}/cache/stats", headers=stats)
+        if answer.json()["worker"] == pid:
+            return answer.headers["request-id"][: len("req_") + 16]
+    raise AssertionError(f"{name} does not answer")
+
+
+@BOTH_SOCKETS
+def test_p5_end_under_load(start: Start, reuse_port: bool) -> None:
+    """Whoever honours ``connection: close`` loses nothing; exit code 0."""
+    server = start(reuse_port=reuse_port, drain_notice_s=1)
+    with Crowd(server.port, WIRE, CLIENTS) as crowd:
+        crowd.wait_for(500)
+        crowd.may_be_refused = True
+        told_at = time.monotonic()
+        _tell(server, signal.SIGTERM)
+        crowd.wait_until_all_are_gone()
+    print(f"{len(crowd.faults())} of {len(crowd.answers)} requests lost", end="; ")
+    print(f"the last client went after {time.monotonic() - told_at:.1f} s")
+    assert crowd.faults() == []
+    assert _exit_code(server) == 0
+
+
+def _slow(base: str) -> list[dict[str, Any]]:
+    return model_list(**{MODEL: anthropic("claude-slow", base, timeout=30)})
+
+
+def test_p5_answers_in_flight(start: Start, provider: SimulatedProvider) -> None:
+    """Readiness says 503 at once, on old and new connections; what is in flight is answered."""
+    provider.behave(delay_s=2)
+    server = start(models=_slow(provider.url), drain_notice_s=1)
+    flights = [Connection(server.port) for _flight in range(8)]
+    for one in flights:
+        one.send(request(msgspec.json.encode(question())))
+    kept = Connection(server.port)
+    kept.send(READY)
+    assert kept.read().json() == {"status": "healthy"}
+    until(lambda: provider.calls == 8)
+    _tell(server, signal.SIGTERM)
+    until(lambda: httpx.get(f"{server.url}/health/readiness").status_code == 503)
+    kept.send(READY)
+    answer = kept.read()
+    assert answer.status_code == 503
+    assert answer.json() == {"status": "shutting_down"}
+    assert answer.headers["connection"] == "close"
+    assert kept.ends()
+    kept.close()
+    for one in flights:
+        answer = one.read()
+        assert counted(answer)
+        assert answer.headers["connection"] == "close"
+        assert one.ends()
+        one.close()
+    assert _exit_code(server) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
+def test_p5_second_signal(start: Start, provider: SimulatedProvider, again: signal.Signals) -> None:
+    """Told twice, it waits for nobody, and still writes what it remembers."""
+    provider.behave(hang=True)
+    server = start(models=_slow(provider.url), drain_s=60)
+    with Connection(server.port) as connection:
+        connection.send(request(msgspec.json.encode(question())))
+        until(lambda: provider.calls == 1)
+        _tell(server, signal.SIGTERM)
+        time.sleep(0.5)
+        assert server._process.poll() is None
+        _tell(server, again)
+        assert _exit_code(server) == 0
+
+
+@pytest.mark.slow
+def test_p5_drain_is_bounded(start: Start, provider: SimulatedProvider) -> None:
+    """An answer that does not come holds up the end for drain_s."""
+    provider.behave(hang=True)
+    server = start(models=_slow(provider.url), drain_s=1)
+    with Connection(server.port) as connection:
+        connection.send(request(msgspec.json.encode(question())))
+        until(lambda: provider.calls == 1)
+        began = time.monotonic()
+        _tell(server, signal.SIGTERM)
+        assert _exit_code(server) == 0
+        assert 1 <= time.monotonic() - began < 1 + 7
+
+
+@pytest.mark.slow
+def test_p5_what_is_remembered_is_written(start: Start, provider: SimulatedProvider) -> None:
+    """A count that was answered in the last moment is known after the next start."""
+    server = start(models=_slow(provider.url))
+    body = question()
+    counted(server.count(body))
+    assert server.stop() == 0
+    again = start(models=_slow(provider.url)).count(body)
+    assert again.headers["x-tallygate-source"] == "cache"
+    assert provider.calls == 1
+
+
+@pytest.mark.slow
+def test_p5_idle_connections_end_soon(start: Start) -> None:
+    """Whoever asks nothing does not hold up the end."""
+    server = start()
+    with Connection(server.port) as idle:
+        idle.send(READY)
+        idle.read()
+        began = time.monotonic()
+        _tell(server, signal.SIGTERM)
+        assert idle.ends()
+        assert _exit_code(server) == 0
+        assert time.monotonic() - began < 8
+
+
+def _reload_under_load(server: Tallygate, at_least: int) -> None:
+    config = server.err.parent / "config.yaml"
+    data = yaml.safe_load(config.read_text())
+    data["model_list"] += model_list(added={"model": "estimate/claude"})
+    before = workers(server.pid)
+    with Crowd(server.port, WIRE, CLIENTS) as crowd:
+        crowd.wait_for(200)
+        config.write_text(yaml.safe_dump(data))
+        _tell(server, signal.SIGHUP)
+        _says(server, "all workers serve the new configuration")
+        crowd.wait_for(max(200, at_least - len(crowd.answers)))
+    print(f"{len(crowd.faults())} of {len(crowd.answers)} requests lost")
+    assert crowd.faults() == []
+    assert len(crowd.answers) >= at_least
+    assert counted(server.count(question("added")))
+    after = workers(server.pid)
+    assert after.keys() == before.keys()
+    assert not set(after.values()) & set(before.values())
+    assert _counted_total(server) >= len(crowd.answers)
+
+
+@BOTH_SOCKETS
+def test_p6_reload_under_load(start: Start, reuse_port: bool) -> None:
+    """Every worker changes to the new file; no request of two thousand fails."""
+    _reload_under_load(start(reuse_port=reuse_port), 2_000)
+
+
+@pytest.mark.slow
+def test_p6_reloads_under_much_load(start: Start) -> None:
+    """No request of ten thousand fails."""
+    _reload_under_load(start(), 10_000)
+
+
+@pytest.mark.slow
+def test_p6_one_worker_reloads(start: Start) -> None:
+    """A single worker changes without a gap too, and every time."""
+    server = start(1)
+    for time_ in range(1, 4):
+        with Crowd(server.port, WIRE, 2) as crowd:
+            crowd.wait_for(50)
+            _tell(server, signal.SIGHUP)
+            until(lambda: server.err.read_text().count("all workers serve") == time_)  # noqa: B023
+            crowd.wait_for(50)
+        assert crowd.faults() == []
+
+
+def test_p7_bad_file(start: Start) -> None:
+    """One line says what is wrong with it; the old one goes on, in replaced workers too."""
+    server = start()
+    config = server.err.parent / "config.yaml"
+    config.write_text("model_list:\n  - a\n")
+    before = workers(server.pid)
+    _tell(server, signal.SIGHUP)
+    _says(server, "the running configuration is kept")
+    (line,) = [one for one in server.err.read_text().splitlines() if "is kept" in one]
+    assert f"{config}:2: " in line
+    assert workers(server.pid) == before
+    os.kill(before[FIRST], signal.SIGKILL)
+    until(lambda: workers(server.pid).get(FIRST, before[FIRST]) != before[FIRST])
+    _all_serve(server, 2)
+    assert counted(server.count(question()))
+
+
+@pytest.mark.slow
+def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: Path) -> None:
+    """A change with which no worker comes up is taken back; the old ones have served all along."""
+    flag = tmp_path / "broken"
+    (tmp_path / "sitecustomize.py").write_text(BREAKS.format(flag=str(flag)))
+    port = free_port()
+    arguments = ("--workers", "2", "--port", str(port))
+    launched = launch(*arguments, environ={"PYTHONPATH": str(tmp_path)})
+    launched.answers(port)
+    wire = request(method="GET", target="/health/readiness")
+    with Crowd(port, wire, CLIENTS, pause_s=0.01) as crowd:
+        crowd.wait_for(100)
+        flag.touch()
+        launched._process.send_signal(signal.SIGHUP)
+        launched.says("the old one is kept")
+        flag.unlink()
+        crowd.wait_for(1000)
+    assert crowd.faults() == []
+    assert launched.terminate() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux does")
+@pytest.mark.slow
+def test_p8_descriptors_exhausted(tmp_path: Path) -> None:
+    """A flood of connections that are more than the descriptors kills nobody."""
+    limited = ("sh", "-c", 'ulimit -n 128; exec "$0" "$@"')
+    command = (*limited, sys.executable, "-m", "sanic", "app.main")
+    with Tallygate(tmp_path, {"model_list": ESTIMATE}, command=command) as server:
+        before = workers(server.pid)
+        flood = []
+        for _connection in range(300):
+            one = socket.socket()
+            one.settimeout(1)
+            one.connect_ex(("127.0.0.1", server.port))
+            flood.append(one)
+        time.sleep(1)
+        for one in flood:
+            one.close()
+        until(lambda: _is_ready(server))
+        assert counted(server.count(question()))
+        assert workers(server.pid) == before
+
+
+def _is_ready(server: Tallygate) -> bool:
+    try:
+        return httpx.get(f"{server.url}/health/readiness").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("reuse_port", [True, False], ids=["own", "shared"])
+def test_spread_of_connections(start: Start, reuse_port: bool, count: int) -> None:
+    """With a socket each, every worker gets its part of the connections."""
+    server = start(count, reuse_port=reuse_port)
+    with Crowd(server.port, WIRE, 64) as crowd:
+        crowd.wait_for(640)
+    spread = sorted(crowd.first_process.values(), reverse=True)
+    print(f"{sum(spread)} connections over {count} workers: {spread}")
+    assert not crowd.faults()
+    assert len(spread) == count or not reuse_port
+
+
+@pytest.mark.slow
+def test_main_process_killed(start: Start) -> None:
+    """Workers without a main process end by themselves, and free the address."""
+    server = start()
+    left = workers(server.pid)
+    _tell(server, signal.SIGKILL)
+    until(lambda: not any(_lives(pid) for pid in left.values()))
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.1", server.port))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_address_in_use(launch: Callable[..., Launch]) -> None:
+    """A second server on the same address does not start; one line says so."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = launch("--workers", "2", "--port", str(port)).refusal()
+    assert line.startswith(f"127.0.0.1:{port}: ")
+
+
+def test_single_process(launch: Callable[..., Launch]) -> None:
+    """Without a main process it serves, hears SIGHUP without dying of it, and ends with 0."""
+    port = free_port()
+    launched = launch("--single-process", "--port", str(port))
+    launched.answers(port)
+
+    def says_so() -> bool:
+        launched._process.send_signal(signal.SIGHUP)
+        assert launched._process.poll() is None
+        return "does not reload" in launched.err.read_text()
+
+    until(says_so)
+    assert launched.terminate() == 0
+
+
+@pytest.mark.slow
+def test_unix_socket(launch: Callable[..., Launch], tmp_path: Path) -> None:
+    """A path in place of an address serves, and ends with 0."""
+    path = tmp_path / "socket"
+    launched = launch("--workers", "1", "--unix", str(path))
+
+    def is_ready() -> bool:
+        with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+            client.settimeout(1)
+            client.connect(str(path))
+            client.sendall(READY)
+            return client.recv(64).startswith(b"HTTP/1.1 200 ")
+        return False
+
+    until(is_ready)
+    assert launched.terminate() == 0

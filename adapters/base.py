@@ -202,7 +202,8 @@ class UpstreamError(Struct, frozen=True):
     credential_expired: bool = False
     """A fresh credential may be accepted: worth one refresh and one more try."""
     model_not_counted: bool = False
-    """This counter does not count the model, whatever is asked; an alternate may."""
+    """This counter does not count the model, whatever is asked; an alternate may. Such a refusal is
+    remembered and told to other callers: its ``message`` holds nothing of the request."""
     stated_count: int = 0
     """The exact count that a refusal for length states, or 0."""
 

@@ -41,6 +41,24 @@ _SCOPE = re.compile(
     r"SignedHeaders=([a-z0-9;-]+), Signature=[0-9a-f]{64}"
 )
 
+# Of InvokeModel; an unknown one is refused by its name (LiteLLM 13825, 2025-08).
+_FIELDS = frozenset(
+    {
+        "cache_control",
+        "context_management",
+        "messages",
+        "output_config",
+        "output_format",
+        "stop_sequences",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+    }
+)
 _ERRORS = {
     400: ("ValidationException", "Malformed input request, please reformat and try again."),
     403: ("AccessDeniedException", "You are not authorized to perform: bedrock:CountTokens."),
@@ -154,8 +172,9 @@ def _counted(model: str, body: bytes) -> int:
     budget = thinking.get("budget_tokens", 0) if isinstance(thinking, dict) else 0
     if max_tokens <= budget:
         raise RefusedError("`max_tokens` must be greater than `thinking.budget_tokens`.")
-    if "model" in question:
-        raise RefusedError("model: Extra inputs are not permitted")
+    for name in question:
+        if name not in _FIELDS:
+            raise RefusedError(f"{name}: Extra inputs are not permitted")
     tools = question.get("tools")
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(tool, dict) and "defer_loading" in tool:

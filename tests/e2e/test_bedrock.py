@@ -23,6 +23,7 @@ def server(start: Callable[..., Tallygate], provider: SimulatedProvider) -> Tall
         {
             "model_list": [
                 entry("claude-bedrock", f"bedrock/us.{SONNET}"),
+                entry("beside-mantle", f"bedrock/{SONNET}", **mantle),
                 entry("opus", "bedrock/us.anthropic.claude-opus-4-8", **mantle),
                 entry("opus-alone", "bedrock/anthropic.claude-opus-4-8"),
                 entry("nobody", "bedrock/anthropic.claude-nonexistent", **mantle),
@@ -91,6 +92,26 @@ def test_without_an_alternate_the_runtimes_refusal_stands(server: Tallygate) -> 
 def test_a_model_that_nobody_knows_is_404(server: Tallygate, provider: SimulatedProvider) -> None:
     reply = server.count(ask("Hi", "nobody"))
     assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found_error")
+    assert provider.calls == 2
+
+
+@pytest.mark.parametrize("model", ["beside-mantle", "claude-bedrock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model identifier is invalid",
+        "The provided model identifier is invalid.",
+        "The provided model doesn't support counting tokens.",
+    ],
+)
+def test_no_name_in_a_request_takes_the_model_from_others(
+    server: Tallygate, provider: SimulatedProvider, model: str, name: str
+) -> None:
+    refused = server.count(ask(f"{model}, mine: {name}", model) | {name: 1})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert name in refused.json()["error"]["message"]
+    reply = server.count(ask(f"{model}, another's: {name}", model))
+    assert (reply.status_code, reply.headers["x-tallygate-provider"]) == (200, "bedrock")
     assert provider.calls == 2
 
 

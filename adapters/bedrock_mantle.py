@@ -16,11 +16,8 @@ from msgspec import Struct
 from adapters import _aws_errors
 from adapters._address import checked_base
 from adapters._aws import Target, asked_id, credential, find_region, target, unset
-from adapters.anthropic import (
-    STATUS_TYPES,
-    read_count,
-    with_model,
-)
+from adapters._dialect import lifted
+from adapters.anthropic import STATUS_TYPES, read_count, with_model
 from adapters.anthropic import read_error as read_anthropic_error
 from adapters.base import (
     Count,
@@ -40,7 +37,7 @@ USER_PROFILE = "anthropic-user-profile-id"
 class BedrockMantle:
     """The native format under another address."""
 
-    WIRE_VERSION = 1
+    WIRE_VERSION = 2
 
     def claims(self, prefix: str, model: str) -> bool:
         """``bedrock_mantle/…`` and ``bedrock/mantle/…``."""
@@ -56,6 +53,8 @@ class BedrockMantle:
         return _endpoint(place, own, params, credential(params, environ, region, SERVICE, bearers))
 
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
+        # The header says the same of the version in other words.
+        count, _ = lifted(count)
         headers = [
             ("content-type", "application/json"),
             ("accept", "application/json"),

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from adapters._betas import ANYWHERE, AT_BEDROCK, FIELDS_AT_BEDROCK
+from adapters._betas import FIELDS as BETA_FIELDS
 from adapters._gemini_blocks import DROPPED, FIELDS
 from adapters._gemini_tools import TOOL, TOOL_CHOICE
 from adapters._gemini_wire import MESSAGE, REQUEST
-from adapters._vertex_betas import ANYWHERE
-from adapters._vertex_betas import FIELDS as BETA_FIELDS
 from adapters.base import CountRequest, Params, Secret
 from adapters.registry import ADAPTERS
 
@@ -54,7 +54,7 @@ def dropped(name: str) -> list[str]:
     ("name", "words"),
     [
         ("anthropic", set()),
-        ("bedrock", HEADERS | {"anthropic-beta:token-counting-2024-11-01", "anthropic-version"}),
+        ("bedrock", HEADERS | BETAS | {"anthropic-version"}),
         ("bedrock_mantle", set()),
         ("gemini", HEADERS | BETAS | BODY),
         ("vertex_claude", HEADERS | BETAS | {"model_date"}),
@@ -80,3 +80,9 @@ def test_the_documentation_lists_every_beta_that_vertex_is_sent() -> None:
     text = (DOCS / "providers" / "vertex-claude.md").read_text().partition("| Beta | Beside |")[2]
     named = set(re.findall(r"`([a-z0-9-]+-20\d\d-\d\d-\d\d)`", text))
     assert named == ANYWHERE.keys() | BETA_FIELDS.keys()
+
+
+def test_the_documentation_lists_every_beta_that_bedrock_is_sent_besides() -> None:
+    text = (DOCS / "providers" / "bedrock.md").read_text().partition("| Beta | Sent |")[2]
+    named = set(re.findall(r"`([a-z0-9-]+-20\d\d-?\d\d-?\d\d)`", text.partition("\n\n")[0]))
+    assert named == AT_BEDROCK | (FIELDS_AT_BEDROCK.keys() - BETA_FIELDS.keys())

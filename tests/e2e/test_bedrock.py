@@ -115,6 +115,14 @@ def test_no_name_in_a_request_takes_the_model_from_others(
     assert provider.calls == 2
 
 
+def test_the_betas_of_claude_code_break_no_count(server: Tallygate) -> None:
+    betas = "claude-code-20250219,interleaved-thinking-2025-05-14,prompt-caching-scope-2026-01-05"
+    reply = server.count(ask("with betas", "claude-bedrock"), anthropic_beta=betas)
+    assert (reply.status_code, reply.headers["x-tallygate-provider"]) == (200, "bedrock")
+    named = reply.headers["x-tallygate-dropped"]
+    assert named == "anthropic-beta:prompt-caching-scope-2026-01-05"
+
+
 def test_a_count_in_a_refusal_is_taken_only_where_configured(server: Tallygate) -> None:
     question = "x " * 500_000
     refused = server.count(ask(question, "claude-bedrock"))

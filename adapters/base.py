@@ -231,11 +231,17 @@ class CredentialsError(Exception):
         self.reason = reason
 
 
+SPLICED_BYTES = 1_000_000
+"""``LONG_BODY_BYTES`` of adapters that only copy: 20 MB hold a loop for 100 ms (2026-11)."""
+
+
 class Adapter(Protocol):
     """A provider's wire format. Pure: the same arguments give the same result."""
 
     WIRE_VERSION: int
     """Part of every key; raised whenever ``request`` gives other bytes for some input."""
+    LONG_BODY_BYTES: int
+    """From this size on ``request`` takes longer than an event loop should wait."""
 
     def claims(self, prefix: str, model: str) -> bool:
         """Say whether ``litellm_params.model`` = ``prefix/model`` is this provider's."""

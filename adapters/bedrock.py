@@ -23,6 +23,7 @@ from adapters._betas import betas_for_bedrock
 from adapters._dialect import lifted
 from adapters._reply import read_members, take_tokens
 from adapters.base import (
+    SPLICED_BYTES,
     Alternate,
     Count,
     CountRequest,
@@ -47,6 +48,7 @@ class Bedrock:
     """The canonical body, spliced as it is between what InvokeModel wants besides."""
 
     WIRE_VERSION = 3
+    LONG_BODY_BYTES = SPLICED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``bedrock/…``, but for ``bedrock/mantle/…``."""

@@ -20,6 +20,7 @@ from adapters._dialect import lifted
 from adapters.anthropic import STATUS_TYPES, read_count, with_model
 from adapters.anthropic import read_error as read_anthropic_error
 from adapters.base import (
+    SPLICED_BYTES,
     Count,
     CountRequest,
     CredentialSpec,
@@ -38,6 +39,7 @@ class BedrockMantle:
     """The native format under another address."""
 
     WIRE_VERSION = 2
+    LONG_BODY_BYTES = SPLICED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``bedrock_mantle/…`` and ``bedrock/mantle/…``."""

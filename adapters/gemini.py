@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from adapters._address import unset_base
-from adapters._gemini_wire import Dialect, check_model, convert, read_total
+from adapters._gemini_wire import CONVERTED_BYTES, Dialect, check_model, convert, read_total
 from adapters._google_errors import read_google_error
 from adapters.base import (
     Count,
@@ -39,6 +39,7 @@ class Gemini:
     """One conversion, and the envelope that makes AI Studio count all of it."""
 
     WIRE_VERSION = 2
+    LONG_BODY_BYTES = CONVERTED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``gemini/…``."""

@@ -18,6 +18,7 @@ from adapters._google_errors import read_google_error
 from adapters._vertex import method_url, vertex_endpoint
 from adapters.anthropic import read_count, read_error
 from adapters.base import (
+    SPLICED_BYTES,
     Count,
     CountRequest,
     Endpoint,
@@ -46,6 +47,7 @@ class VertexClaude:
     """The native format again: the client's own bytes go out, and nothing is translated."""
 
     WIRE_VERSION = 3
+    LONG_BODY_BYTES = SPLICED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``vertex_ai/claude…``, wildcards such as ``vertex_ai/claude-*`` included."""

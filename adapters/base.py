@@ -55,6 +55,8 @@ class Params(Struct, frozen=True):
     count_from_too_long: bool = False
     count_without_date: bool = False
     unset: Mapping[str, str] = {}
+    emptied: tuple[str, ...] = ()
+    """Parameters that the entry sets to ``""``: not to be taken from elsewhere."""
 
 
 class HeaderCredential(Struct, frozen=True):

@@ -130,7 +130,8 @@ def credential(
 ) -> CredentialSpec | None:
     """Choose a Bearer key where there is one, else what SigV4 signs with.
 
-    ``api_key: ""`` means SigV4 whatever the environment holds (LiteLLM 1.109.1). None where a variable that the entry names is not set. Raises ValueError.
+    An empty ``api_key`` means SigV4 whatever the environment holds (LiteLLM 1.109.1). None where a
+    variable that the entry names is not set. Raises ValueError.
     """
     if unset(params):
         return None

@@ -92,7 +92,10 @@ def convert(count: CountRequest, dialect: Dialect) -> Converted:
     if is_given(request, "tool_choice"):
         if dialect.takes_tool_config:
             choice = tool_config(request["tool_choice"], reader)
-        else:
+        # Without a function there is nothing to choose, and AI Studio refuses to: 400 "Function
+        # calling config is set without function_declarations." (pydantic-ai 5791, 2026-06).
+        if not (choice and tools):
+            choice = b""
             reader.dropped.add("tool_choice")
     return Converted(
         contents=contents,

@@ -25,7 +25,8 @@ MODELS = {
 }
 # Everything that a client can send beside a body, and a body that every provider takes.
 COUNT = CountRequest(
-    b'{"cache_control":{},"messages":[{"content":"a","role":"user"}],"thinking":{},"tool_choice":{"type":"any"}}',
+    b'{"cache_control":{},"messages":[{"content":"a","role":"user"}],"thinking":{},'
+    b'"tool_choice":{"type":"any"},"tools":[{"name":"f","input_schema":{}}]}',
     "2026-10-21",
     ("a-1", "token-counting-2024-11-01"),
     (("anthropic-user-profile-id", "prof_1"), ("anthropic-workspace-id", "ws_1")),

@@ -9,18 +9,25 @@ def checked_base(value: str | None, name: str) -> str | None:
     """Accept an absolute http(s) URL, without its last ``/``. Raises ValueError."""
     if not value:
         return None
+    if fault := base_fault(value):
+        raise ValueError(f"{name}: {fault}")
+    return value.rstrip("/")
+
+
+def base_fault(value: str) -> str:
+    """Say why this is no base URL, or nothing. An empty query would swallow the path as well."""
     try:
         parts = urlsplit(value)
         _ = parts.port
     except ValueError:
-        raise ValueError(f"{name}: is not a URL") from None
+        return "is not a URL"
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{name}: must begin with http:// or https:// and name a host")
-    if parts.username or parts.query or parts.fragment:
-        raise ValueError(f"{name}: must hold no credentials, query or fragment")
+        return "must begin with http:// or https:// and name a host"
+    if "@" in parts.netloc or "?" in value or "#" in value:
+        return "must hold no credentials, query or fragment"
     if any(character <= " " or character > "~" for character in value):
-        raise ValueError(f"{name}: must hold visible ASCII characters only")
-    return value.rstrip("/")
+        return "must hold visible ASCII characters only"
+    return ""
 
 
 def unset_base(params: Params) -> tuple[str, ...]:

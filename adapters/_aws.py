@@ -130,11 +130,13 @@ def credential(
 ) -> CredentialSpec | None:
     """Choose a Bearer key where there is one, else what SigV4 signs with.
 
-    None where a variable that the entry names is not set. Raises ValueError.
+    An empty ``api_key`` means SigV4 whatever the environment holds (LiteLLM 1.109.1). None where a
+    variable that the entry names is not set. Raises ValueError.
     """
     if unset(params):
         return None
-    given = next(filter(None, (environ.get(name) for name in variables)), None)
+    names = () if "api_key" in params.emptied else variables
+    given = next(filter(None, (environ.get(name) for name in names)), None)
     if key := params.api_key or (Secret(given) if given else None):
         return HeaderCredential("authorization", "Bearer ", key)
     if (params.aws_access_key_id is None) != (params.aws_secret_access_key is None):

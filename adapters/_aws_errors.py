@@ -5,7 +5,8 @@
     {"message":"The provided model doesn't support counting tokens."}
 
 Codes and statuses: botocore's service model of bedrock-runtime (1.43.117); those of a refused
-signature stand outside it. Only the words of a text that carry its meaning are looked for.
+signature stand outside it. A text often quotes names that the caller chose ("x: Extra inputs are
+not permitted"), so only whole sentences that are known decide anything.
 """
 
 import re
@@ -77,12 +78,18 @@ _TYPES = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-# "The provided model doesn't support counting tokens." (agentgateway 3254, 2026-08). The second is
-# how InvokeModel refuses a bare id that only inference profiles serve; that CountTokens says it
-# too is UNVERIFIED.
-_NOT_COUNTED = re.compile(r"support counting tokens|with on-demand throughput isn.t supported")
-# "The provided model identifier is invalid." (claude-code 12621, 2025-11)
-_UNKNOWN_MODEL = re.compile(r"model identifier is invalid")
+# agentgateway 3254 (2026-08). The second is how InvokeModel refuses a bare id that only inference
+# profiles serve (aioboto3 352, 2024-12); that CountTokens says it too is UNVERIFIED.
+_NOT_COUNTED = re.compile(
+    r"The provided model doesn['\u2019]t support counting tokens\.?"
+    r"|Invocation of model ID [\w.:/-]{1,256} with on-demand throughput isn['\u2019]t supported\. "
+    r"Retry your request with the ID or ARN of an inference profile that contains this model\.?"
+)
+# claude-code 12621 (2025-11)
+_UNKNOWN_MODEL = re.compile(r"The provided model identifier is invalid\.?")
+# A refusal of the model is remembered and told to others: in words that are always the same.
+NOT_COUNTED = "The provided model doesn't support counting tokens."
+UNKNOWN_MODEL = "The provided model identifier is invalid."
 # The runtime refuses more than 200,000 tokens even for models with a larger window, and the number
 # that it states is exact (botocore 3707, 2026-05).
 _TOO_LONG = re.compile(r"prompt is too long: ([1-9]\d{0,8}) tokens > \d+ maximum\.?")
@@ -109,21 +116,25 @@ def read_error(status: int, headers: Mapping[str, str], body: bytes) -> Upstream
     if answered in {BAD_REQUEST, NOT_FOUND} and not text:
         answered = BAD_GATEWAY
     at_fault = text if answered == BAD_REQUEST else ""
-    unknown = _UNKNOWN_MODEL.search(at_fault)
     too_long = _TOO_LONG.fullmatch(at_fault)
-    if unknown:
+    refused = NOT_COUNTED if _NOT_COUNTED.fullmatch(at_fault) else ""
+    if _UNKNOWN_MODEL.fullmatch(at_fault):
         answered = NOT_FOUND
+    if answered == NOT_FOUND:
+        refused = UNKNOWN_MODEL
+    if not text or answered == BAD_GATEWAY:
+        text = f"the provider answered {status}"
     return UpstreamError(
         status=answered,
         type=_TYPES.get(answered, "api_error"),
-        message=text if text and answered != BAD_GATEWAY else f"the provider answered {status}",
+        message=refused or text,
         reason=_reason(status, code),
         upstream_status=status,
         headers=tuple((name, headers[name]) for name in ("retry-after",) if name in headers),
         upstream_request_id=headers.get("x-amzn-requestid", ""),
         credential_fault=status in AUTHENTICATION or code in _REFUSED_CREDENTIAL,
         credential_expired=code in _EXPIRED,
-        model_not_counted=answered == NOT_FOUND or bool(_NOT_COUNTED.search(at_fault)),
+        model_not_counted=bool(refused),
         stated_count=int(too_long[1]) if too_long else 0,
     )
 

@@ -5,7 +5,7 @@
     {"type":"tool_use","id":"t","name":"f","input":{}}           →  {"functionCall":{…}}
     {"type":"tool_result","tool_use_id":"t","content":"15"}      →  {"functionResponse":{…}}
 
-No vendor defines this conversion; the shapes are those that google-genai 2.34.0 sends (2026-11).
+No vendor defines this conversion; the shapes are those recorded of google-genai 2.34.0 (2026-11).
 """
 
 import string

@@ -8,12 +8,13 @@
 Server tools and tools that Anthropic defines are refused: their Gemini namesakes count otherwise.
 """
 
-from collections.abc import Mapping
+import re
 
 import msgspec
 from msgspec import Raw
 
 from adapters._gemini_json import Fields, Members, Reader, is_given
+from adapters.base import CannotExpressError
 
 TOOL = Fields(
     mapped=frozenset({"type", "name", "description", "input_schema", "defer_loading"}),
@@ -21,6 +22,9 @@ TOOL = Fields(
 )
 TOOL_CHOICE = Fields(frozenset({"type", "name"}), frozenset({"disable_parallel_tool_use"}))
 
+_MEMBERS = msgspec.json.Decoder(Members)
+_TEXT = msgspec.json.Decoder(str)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _MODES = {"auto": b"AUTO", "any": b"ANY", "tool": b"ANY", "none": b"NONE"}
 
 
@@ -49,20 +53,36 @@ def _declaration(tool: Members, reader: Reader, path: str) -> bytes:
     name = reader.string(tool, "name", path)
     schema = reader.object(tool, "input_schema", path)
     if b'"$schema"' in schema:
-        members = reader.members(schema, f"{path}.input_schema")
-        if members.pop("$schema", None) is not None:
+        kept = _without_dialect(schema, f"{path}.input_schema")
+        if kept != schema:
             reader.dropped.add("$schema")
-            schema = _written(members)
+            schema = kept
     description = b""
     if is_given(tool, "description"):
         description = b',"description":' + reader.string(tool, "description", path)
     return b'{"name":%b%b,"parametersJsonSchema":%b}' % (name, description, schema)
 
 
-def _written(members: Mapping[str, Raw]) -> bytes:
-    return b"{%b}" % b",".join(
-        b"%b:%b" % (msgspec.json.encode(name), bytes(value)) for name, value in members.items()
-    )
+def _without_dialect(schema: bytes, path: str) -> bytes:
+    """Cut ``$schema`` out of the root; the other members stay as they are written.
+
+    Raises CannotExpressError where a name stands twice: of the first, only its name is known.
+    """
+    members = _MEMBERS.decode(schema)
+    kept: list[bytes] = []
+    seen: set[str] = set()
+    start = 1
+    while start < len(schema) - 1:
+        written = _STRING.match(schema, start)
+        name = _TEXT.decode(written[0]) if written else ""
+        end = written.end() + 1 + len(memoryview(members[name])) if written else start
+        if name in seen or schema[end : end + 1] not in (b",", b"}"):
+            raise CannotExpressError(f"{path}: a field is written twice")
+        if name != "$schema":
+            kept.append(schema[start:end])
+        seen.add(name)
+        start = end + 1
+    return b"{%b}" % b",".join(kept)
 
 
 def tool_config(value: Raw, reader: Reader) -> bytes:

@@ -4,7 +4,8 @@
      "type.googleapis.com/google.rpc.RetryInfo","retryDelay":"36s"}]}}
 
 The same object may stand in a list of one (yym68686/uni-api issue 41, 2024). Decisions are made on
-status, code and reason, and on fragments of text only where Google gives nothing else.
+status, code and reason, and where Google gives nothing else on a sentence that is known as a whole:
+a text quotes what the caller wrote.
 https://google.aip.dev/193, https://cloud.google.com/apis/design/errors (2026-11).
 """
 
@@ -54,8 +55,21 @@ _ANSWERS = {
 }
 _BAD_GATEWAY = (502, "api_error")
 _CREDENTIAL_STATUSES = (401, 402, 403)
-# Fields that the service does not know, and a request with nothing in it, are no caller's doing.
-_OUR_FAULT = ("Unknown name", "requires generate_content_request or contents")
+# In the words of continue 9655 and gemini-cli 25198 (2026), where the reason is missing.
+_BAD_KEY = re.compile(
+    r"API [Kk]ey (?:not valid|not found)\. Please pass a valid API key\.?"
+    r"|API [Kk]ey expired\. Please renew the API key\.?"
+)
+# Fields that the service does not know, and a request with nothing in it (zed 17343, 2024), are no
+# caller's doing.
+_UNKNOWN_FIELD = (
+    r"(?:Invalid JSON payload received\. )?"
+    r"Unknown name \"[^\"\n]*\"(?: at '[^'\n]*')?: Cannot find field\.?"
+)
+_OUR_FAULT = re.compile(
+    rf"{_UNKNOWN_FIELD}(?:\n{_UNKNOWN_FIELD})*"
+    r"|CountTokens requires generate_content_request or contents to be set\.?"
+)
 _DELAY = re.compile(r"(\d{1,9})(\.\d{1,9})?s")
 _KEY = re.compile(r"api_key:\S+|AIza[0-9A-Za-z_-]{10,}")
 
@@ -75,7 +89,7 @@ def read_google_error(status: int, headers: Mapping[str, str], body: bytes) -> U
     reason = f"status {status}, {code}"
     if _is_operators(status, code, text, details):
         return _refused(status, f"{reason}: credential or project", credential_fault=True)
-    if status == HTTPStatus.BAD_REQUEST and any(fragment in text for fragment in _OUR_FAULT):
+    if status == HTTPStatus.BAD_REQUEST and _OUR_FAULT.fullmatch(text):
         return _refused(status, f"{reason}: our translation", credential_fault=False)
     answer, type_ = _ANSWERS.get(status, _BAD_GATEWAY)
     if not error and answer in {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND}:
@@ -122,15 +136,13 @@ def _details(error: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _is_operators(status: int, code: str, text: str, details: list[dict[str, Any]]) -> bool:
-    """Say whether the key, the project or its settings were refused.
-
-    A bad key without details says ``API key not valid``, ``API key expired`` or the like.
-    """
+    """Say whether the key, the project or its settings were refused."""
     if status in _CREDENTIAL_STATUSES or code == "FAILED_PRECONDITION":
         return True
     reasons = (str(detail.get("reason", "")) for detail in details)
     return status == HTTPStatus.BAD_REQUEST and (
-        "API key" in text or any(reason.startswith("API_KEY_") for reason in reasons)
+        _BAD_KEY.fullmatch(text) is not None
+        or any(reason.startswith("API_KEY_") for reason in reasons)
     )
 
 

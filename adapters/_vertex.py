@@ -51,7 +51,7 @@ def vertex_base_url(location: str, api_base: str | None) -> str:
     """Name the host of a location; ``api_base`` may end in ``/`` or ``/v1``. Raises ValueError.
 
     A region has its own host, ``global`` the bare one, the multi-regions ``us`` and ``eu`` have
-    ``aiplatform.us.rep.googleapis.com`` (anthropic 2.12.0 and google-genai 2.34.0, 2026-11).
+    ``aiplatform.us.rep.googleapis.com`` (anthropic 2.12.0 and google-genai 3.4.0, 2026-11).
     """
     _check_location(location)
     if api_base:

@@ -14,6 +14,7 @@ import msgspec
 from adapters._address import checked_base, unset_base
 from adapters._reply import read_members, take_tokens
 from adapters.base import (
+    SPLICED_BYTES,
     Count,
     CountRequest,
     Endpoint,
@@ -36,6 +37,7 @@ class Anthropic:
     """The native format: nothing is translated, so nothing can be lost."""
 
     WIRE_VERSION = 1
+    LONG_BODY_BYTES = SPLICED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``anthropic/…``, or a bare ``claude-…`` as LiteLLM infers it."""

@@ -55,6 +55,8 @@ class Params(Struct, frozen=True):
     count_from_too_long: bool = False
     count_without_date: bool = False
     unset: Mapping[str, str] = {}
+    emptied: tuple[str, ...] = ()
+    """Parameters that the entry sets to ``""``: not to be taken from elsewhere."""
 
 
 class HeaderCredential(Struct, frozen=True):
@@ -202,7 +204,8 @@ class UpstreamError(Struct, frozen=True):
     credential_expired: bool = False
     """A fresh credential may be accepted: worth one refresh and one more try."""
     model_not_counted: bool = False
-    """This counter does not count the model, whatever is asked; an alternate may."""
+    """This counter does not count the model, whatever is asked; an alternate may. Such a refusal is
+    remembered and told to other callers: its ``message`` holds nothing of the request."""
     stated_count: int = 0
     """The exact count that a refusal for length states, or 0."""
 
@@ -230,11 +233,17 @@ class CredentialsError(Exception):
         self.reason = reason
 
 
+SPLICED_BYTES = 1_000_000
+"""``LONG_BODY_BYTES`` of adapters that only copy: 20 MB hold a loop for 100 ms (2026-11)."""
+
+
 class Adapter(Protocol):
     """A provider's wire format. Pure: the same arguments give the same result."""
 
     WIRE_VERSION: int
     """Part of every key; raised whenever ``request`` gives other bytes for some input."""
+    LONG_BODY_BYTES: int
+    """From this size on ``request`` takes longer than an event loop should wait."""
 
     def claims(self, prefix: str, model: str) -> bool:
         """Say whether ``litellm_params.model`` = ``prefix/model`` is this provider's."""

@@ -19,11 +19,12 @@ from msgspec import Struct
 from adapters._address import checked_base
 from adapters._aws import asked_id, credential, find_region, target, unset
 from adapters._aws_errors import read_error
+from adapters._betas import betas_for_bedrock
+from adapters._dialect import lifted
 from adapters._reply import read_members, take_tokens
-from adapters.anthropic import TOKEN_COUNTING_BETA
 from adapters.base import (
+    SPLICED_BYTES,
     Alternate,
-    CannotExpressError,
     Count,
     CountRequest,
     Endpoint,
@@ -46,7 +47,8 @@ _SAME_VERSIONS = frozenset({"2023-01-01", "2023-06-01"})
 class Bedrock:
     """The canonical body, spliced as it is between what InvokeModel wants besides."""
 
-    WIRE_VERSION = 2
+    WIRE_VERSION = 3
+    LONG_BODY_BYTES = SPLICED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``bedrock/…``, but for ``bedrock/mantle/…``."""
@@ -76,7 +78,9 @@ class Bedrock:
         )
 
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
-        inner = _invoke_body(count)
+        count, version = lifted(count)
+        betas = betas_for_bedrock(count)
+        inner = _invoke_body(count.body, version, betas)
         if len(inner) > MAX_BODY_BYTES:
             raise TooLargeError(f"Bedrock counts at most {MAX_BODY_BYTES:,} bytes")
         return UpstreamRequest(
@@ -84,7 +88,7 @@ class Bedrock:
             url=f"{endpoint.base_url}/model/{quote(asked_id(endpoint), safe='')}/count-tokens",
             headers=(("content-type", "application/json"), ("accept", "application/json")),
             body=b'{"input":{"invokeModel":{"body":"%b"}}}' % b64encode(inner),
-            dropped=_dropped(count),
+            dropped=_dropped(count, betas),
         )
 
     def count(self, body: bytes) -> Count:
@@ -94,10 +98,10 @@ class Bedrock:
         return read_error(status, headers, body)
 
 
-def _dropped(count: CountRequest) -> tuple[str, ...]:
-    """Name the headers that InvokeModel has no place for; a later version is not counted by."""
+def _dropped(count: CountRequest, betas: list[str]) -> tuple[str, ...]:
+    """Name what InvokeModel does not take; a later version is not counted by."""
     return (
-        *named_betas(beta for beta in count.betas if beta == TOKEN_COUNTING_BETA),
+        *named_betas(beta for beta in count.betas if beta not in betas),
         *(name for name, _ in count.identity),
         *(() if count.version in _SAME_VERSIONS else ("anthropic-version",)),
     )
@@ -118,32 +122,25 @@ class _Thinking(Struct):
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _THINKING = msgspec.json.Decoder(_Thinking)
-_BETAS = msgspec.json.Decoder(list[str])
-_LOOKED_AT = (b'"thinking":', b'"anthropic_', b'"max_tokens":')
 
 
-def _invoke_body(count: CountRequest) -> bytes:
+def _invoke_body(body: bytes, version: str, betas: list[str]) -> bytes:
     """Splice InvokeModel's own members before the client's; a value is never written anew.
 
     ``anthropic_version`` and ``max_tokens`` are required though neither counts: CountTokens
     validates like InvokeModel (Envoy AI Gateway, 2026-08).
     """
-    body, max_tokens = count.body, 1
-    version: bytes = msgspec.json.encode(ANTHROPIC_VERSION)
-    betas = set(count.betas)
-    if any(name in body for name in _LOOKED_AT):
-        members = _MEMBERS.decode(body)
-        max_tokens = _above_budget(members.get("thinking"))
-        version = bytes(members.pop("anthropic_version", version))
-        betas.update(_own_betas(members.pop("anthropic_beta", None)))
-        members.pop("max_tokens", None)
-        body = b"{%b}" % b",".join(
-            b"%b:%b" % (msgspec.json.encode(name), value) for name, value in members.items()
-        )
-    # It names the counting endpoint and nothing in the model; the SDK sends it with every beta.
-    betas.discard(TOKEN_COUNTING_BETA)
-    listed = b',"anthropic_beta":' + msgspec.json.encode(sorted(betas)) if betas else b""
-    return b'{"anthropic_version":%b,"max_tokens":%d%b,%b' % (version, max_tokens, listed, body[1:])
+    max_tokens = 1
+    if b'"thinking":' in body:
+        max_tokens = _above_budget(_MEMBERS.decode(body).get("thinking"))
+    if not version.startswith("bedrock-"):
+        version = ANTHROPIC_VERSION
+    return b'{"anthropic_version":%b,"max_tokens":%d%b,%b' % (
+        msgspec.json.encode(version),
+        max_tokens,
+        b',"anthropic_beta":' + msgspec.json.encode(betas) if betas else b"",
+        body[1:],
+    )
 
 
 def _above_budget(thinking: msgspec.Raw | None) -> int:
@@ -153,11 +150,3 @@ def _above_budget(thinking: msgspec.Raw | None) -> int:
     except msgspec.DecodeError:
         return 1
     return max(found.budget_tokens, 0) + 1 if found.type == "enabled" else 1
-
-
-def _own_betas(value: msgspec.Raw | None) -> list[str]:
-    """Read the betas of a client that speaks Bedrock's own dialect."""
-    try:
-        return _BETAS.decode(value) if value is not None else []
-    except msgspec.DecodeError:
-        raise CannotExpressError("anthropic_beta: must be a list of strings") from None

@@ -16,13 +16,11 @@ from msgspec import Struct
 from adapters import _aws_errors
 from adapters._address import checked_base
 from adapters._aws import Target, asked_id, credential, find_region, target, unset
-from adapters.anthropic import (
-    STATUS_TYPES,
-    read_count,
-    with_model,
-)
+from adapters._dialect import lifted
+from adapters.anthropic import STATUS_TYPES, read_count, with_model
 from adapters.anthropic import read_error as read_anthropic_error
 from adapters.base import (
+    SPLICED_BYTES,
     Count,
     CountRequest,
     CredentialSpec,
@@ -40,7 +38,8 @@ USER_PROFILE = "anthropic-user-profile-id"
 class BedrockMantle:
     """The native format under another address."""
 
-    WIRE_VERSION = 1
+    WIRE_VERSION = 2
+    LONG_BODY_BYTES = SPLICED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``bedrock_mantle/…`` and ``bedrock/mantle/…``."""
@@ -56,6 +55,8 @@ class BedrockMantle:
         return _endpoint(place, own, params, credential(params, environ, region, SERVICE, bearers))
 
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
+        # The header says the same of the version in other words.
+        count, _ = lifted(count)
         headers = [
             ("content-type", "application/json"),
             ("accept", "application/json"),

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from adapters._address import unset_base
-from adapters._gemini_wire import Dialect, check_model, convert, read_total
+from adapters._gemini_wire import CONVERTED_BYTES, Dialect, check_model, convert, read_total
 from adapters._google_errors import read_google_error
 from adapters.base import (
     Count,
@@ -38,7 +38,8 @@ _HEADERS = (("content-type", "application/json"), ("accept", "application/json")
 class Gemini:
     """One conversion, and the envelope that makes AI Studio count all of it."""
 
-    WIRE_VERSION = 2
+    WIRE_VERSION = 3
+    LONG_BODY_BYTES = CONVERTED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``gemini/…``."""
@@ -65,7 +66,7 @@ class Gemini:
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
         found = convert(count, _DIALECT)
         before, after = b"{", b"}"
-        if found.system_instruction or found.tools or found.tool_config:
+        if found.system_instruction or found.tools:
             model = msgspec.json.encode(f"models/{endpoint.upstream_model}")
             before, after = b'{"generateContentRequest":{"model":%b,' % model, b"}}"
         segment = quote(endpoint.upstream_model, safe="")

@@ -12,11 +12,13 @@ from collections.abc import Mapping
 
 import msgspec
 
+from adapters._betas import needed_betas
+from adapters._dialect import lifted
 from adapters._google_errors import read_google_error
 from adapters._vertex import method_url, vertex_endpoint
-from adapters._vertex_betas import needed_betas
 from adapters.anthropic import read_count, read_error
 from adapters.base import (
+    SPLICED_BYTES,
     Count,
     CountRequest,
     Endpoint,
@@ -44,7 +46,8 @@ _DATE = re.compile(r"@\d{8}\Z")
 class VertexClaude:
     """The native format again: the client's own bytes go out, and nothing is translated."""
 
-    WIRE_VERSION = 2
+    WIRE_VERSION = 3
+    LONG_BODY_BYTES = SPLICED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``vertex_ai/claude…``, wildcards such as ``vertex_ai/claude-*`` included."""
@@ -60,6 +63,7 @@ class VertexClaude:
         return msgspec.structs.replace(found, scope=scope, without_date=True)
 
     def request(self, count: CountRequest, endpoint: Endpoint) -> UpstreamRequest:
+        count, version = lifted(count)
         betas = needed_betas(count)
         headers = [("content-type", "application/json"), ("accept", "application/json")]
         if betas:
@@ -70,7 +74,7 @@ class VertexClaude:
             method="POST",
             url=method_url(endpoint, "anthropic", "count-tokens", "rawPredict"),
             headers=tuple(headers),
-            body=_body(model, count),
+            body=_body(model, version, count),
             dropped=(
                 *named_betas(beta for beta in count.betas if beta not in betas),
                 *(name for name, _ in count.identity),
@@ -96,27 +100,15 @@ def _counted_name(endpoint: Endpoint) -> str:
     return _DATE.sub("", model) if endpoint.without_date else model
 
 
-def _body(model: str, count: CountRequest) -> bytes:
-    """Put the model and the version first into a canonical object, which is never empty."""
-    head = b'{"model":' + msgspec.json.encode(model) + b","
-    if not _names_version(count.body):
+def _body(model: str, version: str, count: CountRequest) -> bytes:
+    """Put the model and the version first; one that the client wrote as for Vertex stands."""
+    if not version or version.startswith("bedrock-"):
         version = _VERSIONS.get(count.version, count.version)
-        head += b'"anthropic_version":' + msgspec.json.encode(version) + b","
+    head = b'{"model":%b,"anthropic_version":%b,' % (
+        msgspec.json.encode(model),
+        msgspec.json.encode(version),
+    )
     return b"".join((head, memoryview(count.body)[1:]))
-
-
-class _Versioned(msgspec.Struct):
-    anthropic_version: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-_VERSIONED = msgspec.json.Decoder(_Versioned)
-
-
-def _names_version(body: bytes) -> bool:
-    """Say whether the client wrote the member itself, as for Vertex: its own stands then."""
-    if b'"anthropic_version":' not in body:
-        return False
-    return _VERSIONED.decode(body).anthropic_version is not msgspec.UNSET
 
 
 class _Shape(msgspec.Struct):

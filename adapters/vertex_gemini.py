@@ -9,7 +9,7 @@ CountTokensRequest; maximhq/bifrost pull request 5619, 2026).
 
 from collections.abc import Mapping
 
-from adapters._gemini_wire import Dialect, check_model, convert, read_total
+from adapters._gemini_wire import CONVERTED_BYTES, Dialect, check_model, convert, read_total
 from adapters._google_errors import read_google_error
 from adapters._vertex import method_url, vertex_endpoint
 from adapters.base import Count, CountRequest, Endpoint, Params, UpstreamError, UpstreamRequest
@@ -25,6 +25,7 @@ class VertexGemini:
     """The same conversion as on AI Studio, without an envelope."""
 
     WIRE_VERSION = 2
+    LONG_BODY_BYTES = CONVERTED_BYTES
 
     def claims(self, prefix: str, model: str) -> bool:
         """``vertex_ai/…`` but for Claude, whose counter is another; ``vertex_ai/*`` is Gemini."""

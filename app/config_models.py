@@ -2,11 +2,11 @@
 
 import re
 from typing import Any, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
+from adapters._address import base_fault
 from adapters.base import Deployment, Endpoint, Params, Secret
 from adapters.registry import ADAPTERS, ESTIMATE, provider_of
 from app.config_source import KeyPath, Source, variable
@@ -15,7 +15,7 @@ _SECRETS = frozenset(
     name for name, type_ in get_type_hints(Params).items() if type_ == Secret | None
 )
 _FLAGS = frozenset(name for name, type_ in get_type_hints(Params).items() if type_ is bool)
-_PARAMS = frozenset(get_type_hints(Params)) - {"model", "unset"}
+_PARAMS = frozenset(get_type_hints(Params)) - {"model", "unset", "emptied"}
 _OWN_PARAMS = frozenset(
     {"model", "custom_llm_provider", "timeout", "rpm", "cache_ttl_s", "fallback"}
 )
@@ -131,9 +131,10 @@ def _params(source: Source, given: dict[str, Any], model: str, path: KeyPath) ->
         if value in (None, ""):
             continue
         values[name] = _param(source, name, value, (*path, name))
-    if base := values.get("api_base"):
-        values["api_base"] = _url(source, base, (*path, "api_base"))
-    return Params(model=model, unset=unset, **values)
+    if (base := values.get("api_base")) and (fault := base_fault(base)):
+        raise source.error((*path, "api_base"), fault)
+    emptied = tuple(name for name in _PARAMS & given.keys() if given[name] == "")
+    return Params(model=model, unset=unset, emptied=emptied, **values)
 
 
 def _param(source: Source, name: str, value: Any, path: KeyPath) -> str | bool | Secret:
@@ -151,22 +152,6 @@ def _param(source: Source, name: str, value: Any, path: KeyPath) -> str | bool |
     if name != "vertex_credentials" and not _HEADER_SAFE.fullmatch(value := value.strip()):
         raise source.error(path, "must hold visible ASCII characters only")
     return Secret(value)
-
-
-def _url(source: Source, value: str, path: KeyPath) -> str:
-    """Accept an absolute http(s) URL without credentials, query or fragment."""
-    try:
-        parts = urlsplit(value)
-        _ = parts.port
-    except ValueError:
-        raise source.error(path, "is not a URL") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise source.error(path, "must begin with http:// or https:// and name a host")
-    if parts.username or parts.query or parts.fragment:
-        raise source.error(path, "must hold no credentials, query or fragment")
-    if any(character <= " " or character > "~" for character in value):
-        raise source.error(path, "must hold visible ASCII characters only")
-    return value
 
 
 def _aliases(source: Source, names: set[str], notices: list[str]) -> dict[str, str]:

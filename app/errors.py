@@ -20,7 +20,7 @@ from adapters.base import UpstreamError
 from app.ids import new_request_id
 from app.log import describe, logger
 
-TOO_MANY, SERVER_ERRORS = 429, 500
+CLIENT_ERRORS, TOO_MANY, SERVER_ERRORS = 400, 429, 500
 MAX_RETRY_AFTER_S = 3600
 LONG_WAIT_S = 30
 OPERATOR_FAULT = "upstream provider rejected the proxy's request"
@@ -128,10 +128,11 @@ def from_upstream(error: UpstreamError, *, caller_credential: bool) -> ProxyErro
     """Turn a provider's refusal into the caller's answer."""
     if error.credential_fault and not caller_credential:
         return operator_fault(f"the provider refused our credential: {error.reason}")
-    headers = {name: value for name, value in error.headers if name != "retry-after"}
-    retry_after = dict(error.headers).get("retry-after")
-    if retry_after is not None and (seconds := _retry_after_s(retry_after)) is not None:
-        headers["retry-after"] = seconds
+    headers = {
+        name: value
+        for name, value in error.headers
+        if name not in _WAITS or _is_bearable(value, _WAITS[name])
+    }
     if _REQUEST_ID.fullmatch(error.upstream_request_id):
         headers["x-tallygate-upstream-request-id"] = error.upstream_request_id
     return ProxyError(
@@ -141,17 +142,29 @@ def from_upstream(error: UpstreamError, *, caller_credential: bool) -> ProxyErro
         headers=headers,
         details=error.details,
         reason=error.reason,
-        is_outage=error.status == TOO_MANY or error.status >= SERVER_ERRORS,
+        is_outage=_is_outage(error),
     )
 
 
-def _retry_after_s(value: str) -> str | None:
-    """Keep a wait in seconds from 0 to an hour; clients sleep for whatever they are told."""
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return value if 0 <= seconds <= MAX_RETRY_AFTER_S else None
+def _is_outage(error: UpstreamError) -> bool:
+    """Say whether the provider failed: a 502 that we make of its 4xx is about the request.
+
+    Not so of throttling, for which AWS has codes that also come with a 400.
+    """
+    about_request = CLIENT_ERRORS <= error.upstream_status < SERVER_ERRORS
+    return error.status == TOO_MANY or (error.status >= SERVER_ERRORS and not about_request)
+
+
+# Anthropic's clients read the one in milliseconds first (anthropic 2.12.0).
+_WAITS = {"retry-after": 1, "retry-after-ms": 1000}
+_PLAIN_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+
+
+def _is_bearable(wait: str, per_second: int) -> bool:
+    """Take a wait of at most an hour; clients sleep for whatever they are told."""
+    return (
+        _PLAIN_NUMBER.fullmatch(wait) is not None and float(wait) <= MAX_RETRY_AFTER_S * per_second
+    )
 
 
 # Our own words: the framework's repeat the URL, and a URL may hold what should not be repeated.

@@ -33,8 +33,6 @@ from app.upstream import UnusableReplyError, Upstream, UpstreamReply, UpstreamUn
 _CREDENTIAL_HEADERS = frozenset(
     {"x-api-key", "authorization", "x-goog-api-key", "x-amz-security-token"}
 )
-LARGE_BODY_BYTES = 1_000_000
-"""From here on another form is written in a thread: 20 MB would hold the loop for 100 ms."""
 
 
 class Journey(Struct):
@@ -89,7 +87,7 @@ class Leader:
         self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
     ) -> Outcome:
         adapter, endpoint = ADAPTERS[deployment.provider], deployment.endpoint
-        if len(count.body) < LARGE_BODY_BYTES:
+        if len(count.body) < adapter.LONG_BODY_BYTES:
             request = adapter.request(count, endpoint)
         else:
             request = await asyncio.to_thread(adapter.request, count, endpoint)

@@ -13,8 +13,10 @@ KEY_VERSION = 1
 
 NOT_COUNTED = frozenset(
     {
-        # Fields of an inference request that the counting API's schema does not have
-        # (anthropic 2.12.0, MessageCountTokensParams, 2026-11) …
+        # Fields of an inference request that the counting API's schema does not have (anthropic
+        # 2.12.0, MessageCreateParams without MessageCountTokensParams, 2026-11): how and where
+        # to answer, for whom, and what to bill. Not `thread`, though it has no such field either:
+        # it stands for messages that the provider holds, and a count without them would be wrong.
         "max_tokens",
         "temperature",
         "top_p",
@@ -24,6 +26,10 @@ NOT_COUNTED = frozenset(
         "metadata",
         "service_tier",
         "container",
+        "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
+        "inference_geo",
         # … and those that only name the end user.
         "user",
         "litellm_metadata",

@@ -10,6 +10,7 @@ from adapters.base import CredentialsError
 
 FIRST_BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
+_MOST_DOUBLINGS = 6
 NEW_S = 30.0
 """A younger proof that is refused is not worth another one."""
 
@@ -95,13 +96,18 @@ class Refreshed(Generic[T]):
             loop = asyncio.get_running_loop()
             self._fetched(await loop.run_in_executor(self._pool, self._fetch))
         except CredentialsError as error:
-            wait_s = min(FIRST_BACKOFF_S * 2**self._failures, MAX_BACKOFF_S)
-            self._failures += 1
-            self._reason = error.reason
-            self._retry_at_s = self._clock() + wait_s
-            _logger.warning("%s; trying again in %.0f s at the earliest", error.reason, wait_s)
+            self._failed(error.reason)
+        except Exception as error:  # noqa: BLE001 -- whatever it says may quote a secret
+            self._failed(f"no credential could be fetched: {type(error).__name__}")
         finally:
             self._flight = None
+
+    def _failed(self, reason: str) -> None:
+        wait_s = min(FIRST_BACKOFF_S * 2 ** min(self._failures, _MOST_DOUBLINGS), MAX_BACKOFF_S)
+        self._failures += 1
+        self._reason = reason
+        self._retry_at_s = self._clock() + wait_s
+        _logger.warning("%s; trying again in %.0f s at the earliest", reason, wait_s)
 
     def _fetched(self, value: T) -> None:
         now = self._clock()

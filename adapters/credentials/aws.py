@@ -94,12 +94,8 @@ def _at_once(credential: AwsCredential) -> Keys | None:
 
 
 def signed(request: UpstreamRequest, credential: AwsCredential, keys: Keys) -> UpstreamRequest:
-    """Sign every header that is sent, and ``host``.
-
-    But ``connection``: a hop may change it, which would break the signature (anthropic 2.12.0).
-    """
-    headers = {name: value for name, value in request.headers if name != "connection"}
-    prepared = AWSRequest(request.method, request.url, headers, request.body)
+    """Sign every header that is sent, and ``host``."""
+    prepared = AWSRequest(request.method, request.url, dict(request.headers), request.body)
     SigV4Auth(Credentials(*keys.revealed()), credential.service, credential.region).add_auth(
         prepared
     )

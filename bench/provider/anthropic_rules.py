@@ -14,6 +14,10 @@ from typing import Any
 INFERENCE_ONLY = frozenset(
     {
         "container",
+        "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
+        "inference_geo",
         "litellm_metadata",
         "max_tokens",
         "metadata",
@@ -22,6 +26,7 @@ INFERENCE_ONLY = frozenset(
         "stop_sequences",
         "stream",
         "temperature",
+        "thread",
         "top_k",
         "top_p",
         "user",

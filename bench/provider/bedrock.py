@@ -41,6 +41,46 @@ _SCOPE = re.compile(
     r"SignedHeaders=([a-z0-9;-]+), Signature=[0-9a-f]{64}"
 )
 
+# Of InvokeModel; an unknown one is refused by its name (LiteLLM 13825, 2025-08).
+_FIELDS = frozenset(
+    {
+        "cache_control",
+        "context_management",
+        "messages",
+        "output_config",
+        "output_format",
+        "stop_sequences",
+        "system",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_p",
+    }
+)
+# AWS's list as LiteLLM 19877 (2026-01) quotes it, and compaction's (AWS's page on it, 2026-11);
+# that of Claude Code is seen to be accepted (claude-code 49648, 2026-04). The real one goes by
+# model too.
+_BETAS = frozenset(
+    {
+        "claude-code-20250219",
+        "compact-2026-01-12",
+        "computer-use-2024-10-22",
+        "computer-use-2025-01-24",
+        "computer-use-2025-11-24",
+        "context-1m-2025-08-07",
+        "context-management-2025-06-27",
+        "dev-full-thinking-2025-05-14",
+        "effort-2025-11-24",
+        "fine-grained-tool-streaming-2025-05-14",
+        "interleaved-thinking-2025-05-14",
+        "output-128k-2025-02-19",
+        "token-efficient-tools-2025-02-19",
+        "tool-examples-2025-10-29",
+        "tool-search-tool-2025-10-19",
+    }
+)
 _ERRORS = {
     400: ("ValidationException", "Malformed input request, please reformat and try again."),
     403: ("AccessDeniedException", "You are not authorized to perform: bedrock:CountTokens."),
@@ -145,6 +185,18 @@ def _counted(model: str, body: bytes) -> int:
         raise RefusedError("The provided model doesn't support counting tokens.")
     question = _invoked(body)
     betas = question.pop("anthropic_beta", [])
+    if not _BETAS.issuperset(betas):
+        raise RefusedError("The model returned the following errors: invalid beta flag")
+    _judge_members(question)
+    judge({"model": model, **question}, "2023-06-01", betas)
+    tokens = count_tokens(question)
+    if tokens > MAX_TOKENS:
+        raise RefusedError(f"prompt is too long: {tokens} tokens > {MAX_TOKENS} maximum")
+    return tokens
+
+
+def _judge_members(question: dict[str, Any]) -> None:
+    """Check what InvokeModel wants besides, and take that out; then what it does not know."""
     if question.pop("anthropic_version", None) != "bedrock-2023-05-31":
         raise RefusedError("anthropic_version: Field required")
     max_tokens = question.pop("max_tokens", None)
@@ -154,18 +206,14 @@ def _counted(model: str, body: bytes) -> int:
     budget = thinking.get("budget_tokens", 0) if isinstance(thinking, dict) else 0
     if max_tokens <= budget:
         raise RefusedError("`max_tokens` must be greater than `thinking.budget_tokens`.")
-    if "model" in question:
-        raise RefusedError("model: Extra inputs are not permitted")
+    for name in question:
+        if name not in _FIELDS:
+            raise RefusedError(f"{name}: Extra inputs are not permitted")
     tools = question.get("tools")
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(tool, dict) and "defer_loading" in tool:
             path = f"tools.{index}.custom.defer_loading"
             raise RefusedError(f"{path}: Extra inputs are not permitted")
-    judge({"model": model, **question}, "2023-06-01", betas)
-    tokens = count_tokens(question)
-    if tokens > MAX_TOKENS:
-        raise RefusedError(f"prompt is too long: {tokens} tokens > {MAX_TOKENS} maximum")
-    return tokens
 
 
 def _invoked(body: bytes) -> dict[str, Any]:

@@ -157,3 +157,11 @@ def test_details_that_are_no_json_never_reach_the_caller(details: bytes) -> None
     error = ADAPTER.error(500, {}, body)
     answer = from_upstream(error, caller_credential=False).body("req_1")
     assert msgspec.json.decode(answer.decode())["error"].keys() == {"type", "message"}
+
+
+@pytest.mark.parametrize("kind", ["api_error", "overloaded_error", "service_unavailable"])
+def test_unavailable_is_overloaded_whatever_it_is_called(kind: str) -> None:
+    body = msgspec.json.encode({"type": "error", "error": {"type": kind, "message": "m"}})
+    error = Anthropic().error(503, {}, body)
+    assert (error.status, error.type, error.message) == (529, "overloaded_error", "m")
+    assert (error.upstream_status, error.reason) == (503, "status 503, overloaded_error")

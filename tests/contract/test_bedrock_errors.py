@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from adapters._aws_errors import NOT_COUNTED, UNKNOWN_MODEL
 from adapters.base import UpstreamError
 from adapters.bedrock import Bedrock
 from adapters.bedrock_mantle import BedrockMantle
@@ -72,6 +73,59 @@ def test_only_the_known_sentence_states_a_count(text: str) -> None:
     known = b'{"message":"prompt is too long: 300012 tokens > 200000 maximum"}'
     assert RUNTIME.error(400, headers, known).stated_count == 300012
     assert RUNTIME.error(500, {}, known).stated_count == 0
+
+
+EXTRA = "Extra inputs are not permitted"
+ON_DEMAND = (
+    "Invocation of model ID anthropic.claude-3-7-sonnet-20250219-v1:0 with on-demand throughput "
+    "isn\u2019t supported. Retry your request with the ID or ARN of an inference profile that "
+    "contains this model."
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"model identifier is invalid: {EXTRA}",
+        f"The provided model identifier is invalid.: {EXTRA}",
+        f"The provided model doesn't support counting tokens.: {EXTRA}",
+        f"tools.0.support counting tokens: {EXTRA}",
+        f"{ON_DEMAND}: {EXTRA}",
+        f"x. {ON_DEMAND}",
+        ON_DEMAND.replace("anthropic", "my words, anthropic"),
+        "The provided model identifier is invalid.\nThe provided model identifier is invalid.",
+    ],
+)
+def test_a_name_that_the_caller_chose_refuses_no_model(text: str) -> None:
+    body = json.dumps({"message": text}).encode()
+    for adapter in (RUNTIME, MANTLE):
+        error = adapter.error(400, {"x-amzn-errortype": "ValidationException"}, body)
+        assert (error.status, error.type) == (400, "invalid_request_error")
+        assert error.message == text
+        assert not error.model_not_counted
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("The provided model identifier is invalid", 404, UNKNOWN_MODEL),
+        ("The provided model doesn\u2019t support counting tokens.", 400, NOT_COUNTED),
+        (ON_DEMAND, 400, NOT_COUNTED),
+    ],
+)
+def test_a_whole_sentence_refuses_a_model_in_words_that_are_always_the_same(
+    text: str, status: int, message: str
+) -> None:
+    error = RUNTIME.error(400, {}, json.dumps({"message": text}).encode())
+    assert error.model_not_counted
+    assert (error.status, error.message) == (status, message)
+
+
+def test_what_is_remembered_of_an_unknown_model_quotes_nothing() -> None:
+    headers = {"x-amzn-errortype": "ResourceNotFoundException"}
+    error = RUNTIME.error(404, headers, b'{"message":"what the caller wrote"}')
+    assert error.model_not_counted
+    assert (error.status, error.message) == (404, UNKNOWN_MODEL)
 
 
 @pytest.mark.parametrize(

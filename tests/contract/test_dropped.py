@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from adapters._betas import ANYWHERE, AT_BEDROCK, FIELDS_AT_BEDROCK
+from adapters._betas import FIELDS as BETA_FIELDS
 from adapters._gemini_blocks import DROPPED, FIELDS
 from adapters._gemini_tools import TOOL, TOOL_CHOICE
 from adapters._gemini_wire import MESSAGE, REQUEST
-from adapters._vertex_betas import ANYWHERE
-from adapters._vertex_betas import FIELDS as BETA_FIELDS
 from adapters.base import CountRequest, Params, Secret
 from adapters.registry import ADAPTERS
 
@@ -25,7 +25,8 @@ MODELS = {
 }
 # Everything that a client can send beside a body, and a body that every provider takes.
 COUNT = CountRequest(
-    b'{"cache_control":{},"messages":[{"content":"a","role":"user"}],"thinking":{},"tool_choice":{"type":"any"}}',
+    b'{"cache_control":{},"messages":[{"content":"a","role":"user"}],"thinking":{},'
+    b'"tool_choice":{"type":"any"},"tools":[{"name":"f","input_schema":{}}]}',
     "2026-10-21",
     ("a-1", "token-counting-2024-11-01"),
     (("anthropic-user-profile-id", "prof_1"), ("anthropic-workspace-id", "ws_1")),
@@ -54,7 +55,7 @@ def dropped(name: str) -> list[str]:
     ("name", "words"),
     [
         ("anthropic", set()),
-        ("bedrock", HEADERS | {"anthropic-beta:token-counting-2024-11-01", "anthropic-version"}),
+        ("bedrock", HEADERS | BETAS | {"anthropic-version"}),
         ("bedrock_mantle", set()),
         ("gemini", HEADERS | BETAS | BODY),
         ("vertex_claude", HEADERS | BETAS | {"model_date"}),
@@ -80,3 +81,9 @@ def test_the_documentation_lists_every_beta_that_vertex_is_sent() -> None:
     text = (DOCS / "providers" / "vertex-claude.md").read_text().partition("| Beta | Beside |")[2]
     named = set(re.findall(r"`([a-z0-9-]+-20\d\d-\d\d-\d\d)`", text))
     assert named == ANYWHERE.keys() | BETA_FIELDS.keys()
+
+
+def test_the_documentation_lists_every_beta_that_bedrock_is_sent_besides() -> None:
+    text = (DOCS / "providers" / "bedrock.md").read_text().partition("| Beta | Sent |")[2]
+    named = set(re.findall(r"`([a-z0-9-]+-20\d\d-?\d\d-?\d\d)`", text.partition("\n\n")[0]))
+    assert named == AT_BEDROCK | (FIELDS_AT_BEDROCK.keys() - BETA_FIELDS.keys())

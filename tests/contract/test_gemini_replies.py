@@ -103,12 +103,43 @@ OPERATORS = [
 ]
 
 
+OPERATORS += [
+    (400, {"message": text})
+    for text in (
+        "API key not valid. Please pass a valid API key.",
+        "API Key not found. Please pass a valid API key.",
+        "CountTokens requires generate_content_request or contents to be set.",
+        "\n".join(
+            f"Invalid JSON payload received. Unknown name \"{name}\" at 'x': Cannot find field."
+            for name in "ab"
+        ),
+    )
+]
+
+
 @pytest.mark.parametrize(("status", "error"), OPERATORS)
 def test_the_operators_fault_is_never_the_callers(status: int, error: dict[str, str]) -> None:
     said = heard("gemini", status, as_bytes({"error": error}))
     assert (said.status, said.type, said.message) == (502, "api_error", OPERATOR_FAULT)
     assert said.headers["x-should-retry"] == "false"
     assert KEY not in said.operator_detail + said.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Invalid value at 'contents[0].parts[0]' (oneof): API key not valid",
+        "Invalid value at 'contents[0].role': \"API key expired. Please renew the API key.\"",
+        'Please use a valid role: Unknown name "x": Cannot find field.',
+        'Unknown name "x": Cannot find field. Invalid role',
+        "Invalid value: CountTokens requires generate_content_request or contents to be set.",
+    ],
+)
+@pytest.mark.parametrize("name", ADAPTER_NAMES)
+def test_what_google_quotes_of_a_caller_makes_nobody_else_at_fault(name: str, text: str) -> None:
+    error = {"code": 400, "status": "INVALID_ARGUMENT", "message": text}
+    said = heard(name, 400, as_bytes({"error": error}))
+    assert (said.status, said.type, said.message) == (400, "invalid_request_error", text)
 
 
 @pytest.mark.parametrize(

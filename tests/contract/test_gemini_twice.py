@@ -47,6 +47,22 @@ TWICE = {
         user(TEXT, more=b"," + TOOL % b'"input_schema":{"$schema":"x","enum":["a"],"enum":[]}'),
         "tools.0.input_schema",
     ),
+    "schema, equal": (
+        user(TEXT, more=b"," + TOOL % b'"input_schema":{"$schema":"x","a":1,"a":1}'),
+        "tools.0.input_schema",
+    ),
+    "schema, longer": (
+        user(TEXT, more=b"," + TOOL % b'"input_schema":{"$schema":"x","a":12,"a":1}'),
+        "tools.0.input_schema",
+    ),
+    "schema, escaped": (
+        user(TEXT, more=b"," + TOOL % b'"input_schema":{"a":"12","\\u0061":1,"$schema":"x"}'),
+        "tools.0.input_schema",
+    ),
+    "schema, its dialect": (
+        user(TEXT, more=b"," + TOOL % b'"input_schema":{"$schema":"y","a":1,"$schema":"x"}'),
+        "tools.0.input_schema",
+    ),
     "system": (user(TEXT, more=b',"system":[{"type":"text","text":"s","text":"t"}]'), "system"),
 }
 
@@ -57,7 +73,8 @@ def test_no_text_hides_behind_another_of_the_same_name(name: str, case: str) -> 
     body, place = TWICE[case]
     with pytest.raises(CannotExpressError) as refusal:
         ask(name, body)
-    assert str(refusal.value) == f"{place}: a field is written twice, or its name with escapes"
+    escapes = "" if case.startswith("schema") else ", or its name with escapes"
+    assert str(refusal.value) == f"{place}: a field is written twice{escapes}"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,3 +94,23 @@ def test_what_goes_on_as_it_is_may_say_a_thing_twice(name: str) -> None:
     call = CALL.replace(b"{}", odd)
     sent = ask(name, user(TEXT, call, more=b"," + TOOL % b'"input_schema":%b' % odd))
     assert sent.body.count(odd) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("schema", "kept"),
+    [
+        (b'{"$schema":"x","t\\u0079pe":"object"}', b'{"t\\u0079pe":"object"}'),
+        (
+            b'{"a\\"":{"$schema":1},"$schema":"x","\\u00e9":[1]}',
+            b'{"a\\"":{"$schema":1},"\\u00e9":[1]}',
+        ),
+        (b'{"$schema":"x"}', b"{}"),
+        (b'{"\\u0024schema":"\\"$schema\\""}', b'{"\\u0024schema":"\\"$schema\\""}'),
+        (b'{"a":{"$schema":"x"}}', b'{"a":{"$schema":"x"}}'),
+    ],
+)
+def test_a_schema_keeps_the_spelling_of_its_names(name: str, schema: bytes, kept: bytes) -> None:
+    sent = ask(name, user(TEXT, more=b"," + TOOL % b'"input_schema":%b' % schema))
+    assert b'"parametersJsonSchema":%b}' % kept in sent.body
+    assert ("$schema" in sent.dropped) == (schema != kept)

@@ -63,6 +63,8 @@ def test_the_documented_example_counts_14(provider: SimulatedProvider) -> None:
         ({"anthropic_version": "bedrock-2023-05-31"} | QUESTION, "max_tokens"),
         (INVOKE | QUESTION | {"model": MODEL}, "model: Extra inputs"),
         (INVOKE | QUESTION | {"stream": True}, "stream: Extra inputs"),
+        (INVOKE | QUESTION | {"anthropic_beta": ["oauth-2025-04-20"]}, "invalid beta flag"),
+        (INVOKE | QUESTION | {"any words": 1}, "any words: Extra inputs"),
         (
             INVOKE | QUESTION | {"thinking": {"type": "enabled", "budget_tokens": 1024}},
             "max_tokens",

@@ -23,6 +23,7 @@ def server(start: Callable[..., Tallygate], provider: SimulatedProvider) -> Tall
         {
             "model_list": [
                 entry("claude-bedrock", f"bedrock/us.{SONNET}"),
+                entry("beside-mantle", f"bedrock/{SONNET}", **mantle),
                 entry("opus", "bedrock/us.anthropic.claude-opus-4-8", **mantle),
                 entry("opus-alone", "bedrock/anthropic.claude-opus-4-8"),
                 entry("nobody", "bedrock/anthropic.claude-nonexistent", **mantle),
@@ -92,6 +93,34 @@ def test_a_model_that_nobody_knows_is_404(server: Tallygate, provider: Simulated
     reply = server.count(ask("Hi", "nobody"))
     assert (reply.status_code, reply.json()["error"]["type"]) == (404, "not_found_error")
     assert provider.calls == 2
+
+
+@pytest.mark.parametrize("model", ["beside-mantle", "claude-bedrock"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model identifier is invalid",
+        "The provided model identifier is invalid.",
+        "The provided model doesn't support counting tokens.",
+    ],
+)
+def test_no_name_in_a_request_takes_the_model_from_others(
+    server: Tallygate, provider: SimulatedProvider, model: str, name: str
+) -> None:
+    refused = server.count(ask(f"{model}, mine: {name}", model) | {name: 1})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "invalid_request_error")
+    assert name in refused.json()["error"]["message"]
+    reply = server.count(ask(f"{model}, another's: {name}", model))
+    assert (reply.status_code, reply.headers["x-tallygate-provider"]) == (200, "bedrock")
+    assert provider.calls == 2
+
+
+def test_the_betas_of_claude_code_break_no_count(server: Tallygate) -> None:
+    betas = "claude-code-20250219,interleaved-thinking-2025-05-14,prompt-caching-scope-2026-01-05"
+    reply = server.count(ask("with betas", "claude-bedrock"), anthropic_beta=betas)
+    assert (reply.status_code, reply.headers["x-tallygate-provider"]) == (200, "bedrock")
+    named = reply.headers["x-tallygate-dropped"]
+    assert named == "anthropic-beta:prompt-caching-scope-2026-01-05"
 
 
 def test_a_count_in_a_refusal_is_taken_only_where_configured(server: Tallygate) -> None:

@@ -137,11 +137,13 @@ def test_row_13_documented_id(client: httpx.Client, provider: SimulatedProvider)
 
 
 def test_row_33_betas_in_the_body(client: httpx.Client, provider: SimulatedProvider) -> None:
-    """The client's betas stand in the body as a list, each once."""
+    """The client's betas stand in the body as a list, each once; those unknown there are named."""
     headers = {"anthropic-beta": "context-1m-2025-08-07,a-1,context-1m-2025-08-07"}
     body = question("claude-bedrock")
-    counted(client.post(COUNT, json=body, headers=headers))
-    assert sorted(_inner(provider)["anthropic_beta"]) == ["a-1", "context-1m-2025-08-07"]
+    response = client.post(COUNT, json=body, headers=headers)
+    counted(response)
+    assert _inner(provider)["anthropic_beta"] == ["context-1m-2025-08-07"]
+    assert response.headers["x-tallygate-dropped"] == "anthropic-beta:a-1"
     counted(client.post(COUNT, json=body))
     assert provider.calls == 2
 

@@ -192,6 +192,19 @@ def test_a_refusal_of_the_question_is_never_covered_up(
     refused(forgetful.count(body), status, type_)
 
 
+@pytest.mark.parametrize("status", [400, 404, 405, 418])
+def test_nor_is_one_that_we_answer_for(
+    status: int, forgetful: Tallygate, provider: SimulatedProvider
+) -> None:
+    body = question()
+    forgetful.count(body)
+    time.sleep(FRESH_S + 0.1)
+    provider.behave(status=status, body="<html>")
+    answer = forgetful.count(body)
+    assert answer.status_code in {status, 502}
+    assert "x-tallygate-source" not in answer.headers
+
+
 @pytest.mark.parametrize("directive", ["no-cache", "max-age=60", "max-age=0", "only-if-cached"])
 def test_who_wants_a_fresh_count_gets_no_stale_one(
     directive: str, forgetful: Tallygate, provider: SimulatedProvider

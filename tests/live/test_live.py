@@ -18,6 +18,7 @@ GOOGLE = ("GOOGLE_APPLICATION_CREDENTIALS", "VERTEXAI_PROJECT")
 AWS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 # What a provider's credential, region and address, and the way out to it, may be set by.
 PASSED_ON = ("ANTHROPIC_", "AWS_", "BEDROCK_", "GEMINI_", "GOOGLE_", "VERTEX", "SSL_CERT_")
+BUNDLE = "REQUESTS_CA_BUNDLE"
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 MESSAGES: Any = [{"role": "user", "content": "Hello, how are you?"}]
 
@@ -52,7 +53,7 @@ def test_a_real_provider_counts_and_is_remembered(
         environ={
             name: value
             for name, value in os.environ.items()
-            if name.startswith(PASSED_ON) or name.upper() in PROXIES
+            if name.startswith(PASSED_ON) or name == BUNDLE or name.upper() in PROXIES
         },
     )
     first, second = (server.count({"model": "asked", "messages": MESSAGES}) for _ in range(2))
@@ -60,7 +61,9 @@ def test_a_real_provider_counts_and_is_remembered(
     tokens = first.json()["input_tokens"]
     assert 1 <= tokens <= 100
     assert first.headers["x-tallygate-source"] == "live"
-    assert first.headers["x-tallygate-provider"] == provider
+    # Mantle answers for the runtime where that does not count the model.
+    answered = first.headers["x-tallygate-provider"]
+    assert answered == provider or (provider, answered) == ("bedrock", "bedrock_mantle")
     assert second.json() == first.json()
     assert second.headers["x-tallygate-source"] == "cache"
     if provider == "anthropic":

@@ -26,7 +26,7 @@ from adapters.base import (
     Secret,
     UpstreamRequest,
 )
-from adapters.credentials import Credentials
+from adapters.credentials import Credentials, _aws_chain
 from adapters.credentials.aws import AwsSigner
 from app.upstream import Upstream
 from tests.fake_aws import REPLY_SECRET, SECRET, FakeAws, expected_signature, signature_fields
@@ -113,7 +113,6 @@ def test_a_signature_holds_for_what_arrives(
             ("accept", "application/json"),
             ("anthropic-version", "2023-06-01"),
             ("anthropic-beta", "a-1,b-2"),
-            ("connection", "keep-alive"),
         ),
         b"x" * size,
     )
@@ -132,7 +131,6 @@ def test_a_signature_holds_for_what_arrives(
     assert fields["Credential"].endswith(f"/us-east-1/{service}/aws4_request")
     names = set(fields["SignedHeaders"].split(";"))
     assert {"host", "content-type", "x-amz-date", "anthropic-version"} <= names
-    assert "connection" not in names
     assert received.headers["x-amz-security-token"] == token
     assert len(received.body) == size
 
@@ -208,6 +206,31 @@ def test_a_role_is_assumed_with_the_configured_keys(aws: FakeAws) -> None:
     assert asked["RoleSessionName"] == ["tallygate"]
     assert asked["ExternalId"] == ["ext-1"]
     assert "Credential=AKIDEXAMPLE/" in aws.seen[0].headers["authorization"]
+
+
+def test_a_role_is_assumed_in_each_region_for_itself(aws: FakeAws) -> None:
+    async def both() -> None:
+        signer = AwsSigner()
+        for region in ("us-east-1", "eu-west-1", "us-east-1"):
+            role = "arn:aws:iam::123456789012:role/count"
+            await signer.sign(ASKED, aws_credential(**STATIC, role=role, region=region))
+        await signer.close()
+
+    asyncio.run(both())
+    scopes = [signature_fields(one.headers["authorization"])["Credential"] for one in aws.seen]
+    assert [scope.split("/")[2] for scope in scopes] == ["us-east-1", "eu-west-1"]
+
+
+def test_a_look_up_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(_: AwsCredential) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(_aws_chain, "LOOKUP_S", 0.05)
+    monkeypatch.setattr(_aws_chain, "_source", never)
+    began = time.monotonic()
+    with pytest.raises(CredentialsError, match="AWS gave no keys within 0 s"):
+        _aws_chain.Lookup(aws_credential())()
+    assert time.monotonic() - began < 5
 
 
 def test_a_web_identity_is_exchanged_and_its_file_read_anew(aws: FakeAws, tmp_path: Path) -> None:

@@ -256,6 +256,26 @@ def test_a_bearer_key_comes_before_a_signature() -> None:
         assert endpoint.credential.secret.reveal() == key
 
 
+@pytest.mark.parametrize(
+    "base",
+    ["https://:p@x", "https://u@x", "https://@x", "https://x?", "https://x/?a", "https://x#", "x"],
+)
+def test_a_base_holds_nothing_but_a_place(base: str) -> None:
+    for ask in (runtime, mantle):
+        with pytest.raises(ValueError, match=r"^aws_bedrock_(runtime|mantle)_endpoint: must "):
+            ask(api_base=base)
+
+
+def test_an_empty_key_means_a_signature_whatever_the_environment_holds() -> None:
+    environ = {"AWS_BEARER_TOKEN_BEDROCK": "b", "BEDROCK_MANTLE_API_KEY": "m"}
+    for ask in (runtime, mantle):
+        assert isinstance(ask(environ).credential, HeaderCredential)
+        assert isinstance(ask(environ, emptied=("api_key",)).credential, AwsCredential)
+    alternate = runtime(environ, emptied=("api_key",)).alternate
+    assert alternate is not None
+    assert isinstance(alternate.endpoint.credential, AwsCredential)
+
+
 def test_a_variable_that_is_not_set_is_named_and_replaced_by_nothing() -> None:
     unset = {"aws_access_key_id": "MY_ID", "aws_session_token": "MY_TOKEN", "api_base": "MY_BASE"}
     for endpoint in (runtime(unset=unset), mantle(unset=unset)):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.base import AwsCredential
 from app.config import ConfigError, Settings, load
 
 MINIMAL = """\
@@ -74,7 +75,10 @@ def test_the_provider_s_own_address_is_no_part_of_the_key(tmp_path: Path) -> Non
         (MINIMAL + "server:\n  port: 1\n  port: 2\n", ":8: server.port: written twice"),
         (MINIMAL + "      timeout: -1\n", ":6: model_list[0].litellm_params.timeout: must be"),
         (MINIMAL + "      api_base: ftp://x\n", "api_base: must begin with http:// or https://"),
-        (MINIMAL + "      api_base: http://u:p@x\n", "api_base: must hold no credentials"),
+        *(
+            (f"{MINIMAL}      api_base: '{base}'\n", "api_base: must hold no credentials")
+            for base in ("http://u:p@x", "https://:p@x", "https://@x", "https://x?", "https://x/#")
+        ),
         (MINIMAL + "      fallback: guess\n", "fallback: the only fallback is estimate"),
         (
             MINIMAL + "general_settings:\n  master_key: os.environ/MASTER\n",
@@ -152,3 +156,12 @@ def test_an_entry_s_timeout_comes_before_the_general_one(tmp_path: Path) -> None
     (one,) = read(tmp_path, text).models.deployments
     assert one.timeout_s == 3
     assert read(tmp_path, MINIMAL).models.deployments[0].timeout_s == 30
+
+
+def test_an_empty_api_key_takes_none_from_the_environment(tmp_path: Path) -> None:
+    text = (
+        "model_list: [{model_name: a, litellm_params: {model: bedrock/anthropic.claude-x, "
+        "api_key: '', aws_access_key_id: A, aws_secret_access_key: S}}]\n"
+    )
+    (one,) = read(tmp_path, text, AWS_BEARER_TOKEN_BEDROCK="b").models.deployments
+    assert isinstance(one.endpoint.credential, AwsCredential)

@@ -1,6 +1,7 @@
 """What refreshes credentials, judged by a clock that the test sets and fetches that it counts."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -138,6 +139,73 @@ def test_what_was_refused_is_fetched_anew_and_what_is_new_is_kept() -> None:
         assert (await proof.get()).number == 2
         assert not proof.renew()
         assert (await proof.get()).number == 2
+        await proof.close()
+
+    run(scenario)
+
+
+def test_the_last_wait_holds_however_often_it_failed() -> None:
+    source = Source()
+    source.fails = True
+
+    async def scenario(pool: Executor) -> None:
+        proof = Refreshed(source, pool, source.clock, ahead_s=40)
+        for _ in range(1_100):
+            with pytest.raises(CredentialsError, match="refused"):
+                await proof.get()
+            source.now_s += 60
+        asked = source.asked
+        for _ in range(3):
+            with pytest.raises(CredentialsError, match="refused"):
+                await proof.get()
+        assert source.asked == asked + 1
+        await proof.close()
+
+    run(scenario)
+
+
+def test_a_fault_of_the_fetcher_backs_off_too_and_is_not_quoted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = Source()
+
+    def fetch() -> Proof:
+        source.asked += 1
+        raise RuntimeError("secret-in-a-text")
+
+    async def scenario(pool: Executor) -> None:
+        lost: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: lost.append(said))
+        proof = Refreshed(fetch, pool, source.clock, ahead_s=40)
+        for _ in range(3):
+            with pytest.raises(CredentialsError) as refused:
+                await proof.get()
+            assert refused.value.reason == "no credential could be fetched: RuntimeError"
+        assert source.asked == 1
+        await proof.close()
+        gc.collect()
+        await asyncio.sleep(0)
+        assert not lost
+
+    run(scenario)
+    assert "trying again in 1 s" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_whoever_is_refused_while_a_new_one_is_fetched_asks_for_no_other() -> None:
+    source = Source()
+
+    async def scenario(pool: Executor) -> None:
+        proof = Refreshed(source, pool, source.clock, ahead_s=40)
+        await proof.get()
+        source.now_s += 31
+        source.takes_s = 0.05
+        assert proof.renew()
+        waiting = asyncio.create_task(proof.get())
+        await asyncio.sleep(0)
+        assert not proof.renew()
+        assert (await waiting).number == 2
+        assert source.asked == 2
         await proof.close()
 
     run(scenario)

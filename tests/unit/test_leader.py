@@ -1,0 +1,45 @@
+"""Where a request is written: on the loop if that is quick, else in a thread."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from adapters.base import CountRequest, Deployment, Endpoint, UpstreamRequest
+from adapters.registry import ADAPTERS
+from app.leader import Journey, Leader
+
+QUICK, CONVERTED = 1_000_000, 65_536
+
+
+class Unreachable:
+    """An upstream that nobody reaches."""
+
+    async def send(self, *_: Any) -> None:
+        raise TimeoutError
+
+
+def thread_of(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> threading.Thread:
+    found: list[threading.Thread] = []
+
+    def request(*_: Any) -> UpstreamRequest:
+        found.append(threading.current_thread())
+        return UpstreamRequest("POST", "http://x/", (), b"")
+
+    monkeypatch.setattr(type(ADAPTERS[name]), "request", request)
+    upstream: Any = Unreachable()
+    leader = Leader(upstream, upstream, lambda: 0.0)
+    deployment = Deployment("n", "a", name, Endpoint("m", "http://x"), 5.0)
+    count = CountRequest(b" " * size, "2023-06-01")
+    outcome = asyncio.run(leader.lead(count, deployment, 5.0, Journey()))
+    assert outcome.error is not None
+    return found[0]
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_long_body_is_written_off_the_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = CONVERTED if "gemini" in name else QUICK
+    here = threading.current_thread()
+    assert thread_of(name, long - 1, monkeypatch) is here
+    assert thread_of(name, long, monkeypatch) is not here

@@ -7,6 +7,7 @@ leader.lead ─ tiers.store, or tiers.fail: the lease is over ──► Landed(l
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,8 @@ from cache.tiers import Failure, Landing, Lease, Record, Tiers, Wanted, differs
 
 _CREDENTIAL_STATUSES = frozenset({401, 402, 403, 429})
 _SHARED_WITHOUT_STATUS = frozenset({502, 504})
-TOO_MANY = 429
+TOO_MANY, BAD_GATEWAY, CLIENT_ERRORS, SERVER_ERRORS = 429, 502, 400, 500
+_SECONDS = re.compile(r"(\d{1,9})(?:\.\d+)?")
 NOTHING = UpstreamError(502, "api_error", "the provider gave no answer", "no answer")
 
 
@@ -150,16 +152,16 @@ def _to_share(outcome: Outcome, deployment: Deployment) -> Failure | None:
         return None
     if not error.upstream_status and error.status not in _SHARED_WITHOUT_STATUS:
         return None
+    if error.status == BAD_GATEWAY and CLIENT_ERRORS <= error.upstream_status < SERVER_ERRORS:
+        return None  # our own fault: those who wait must not take it for an outage
     own = error.credential_fault or error.status in _CREDENTIAL_STATUSES
     mark = fingerprint(deployment.endpoint.credential) if own else b""
     return Failure(error.status, error.type[:32], _retry_after_s(error), mark)
 
 
 def _retry_after_s(error: UpstreamError) -> int:
-    try:
-        return max(0, min(int(float(dict(error.headers).get("retry-after", "0"))), 3600))
-    except (ValueError, OverflowError):
-        return 0
+    found = _SECONDS.fullmatch(dict(error.headers).get("retry-after", ""))
+    return min(int(found[1]), 3600) if found else 0
 
 
 def _shared_error(failure: Failure) -> UpstreamError:

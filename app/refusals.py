@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import msgspec
+
 from adapters.base import Deployment, UpstreamError
 
 ALTERNATE_S = 3600.0
@@ -29,6 +31,8 @@ class Refusals:
         self._held.pop(place, None)
         if len(self._held) >= MAX_REFUSALS:
             del self._held[next(iter(self._held))]
+        # Others will hear of it: nothing of the reply that only its own caller may see.
+        error = msgspec.structs.replace(error, headers=(), upstream_request_id="")
         self._held[place] = (self._clock() + lasts_s, error)
 
 

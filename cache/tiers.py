@@ -37,6 +37,8 @@ AHEAD_S = 300
 """A record from further ahead is not believed: a clock was wrong, here or where it was written."""
 MAX_BACKGROUND = 1_000
 FOREVER_S = float("inf")
+ALL = ("hit", "miss", "expired")
+"""What is told of a look-up to the metrics."""
 
 
 class Tiers:
@@ -132,7 +134,7 @@ class Tiers:
         """Return what is remembered here, or on this machine, under the key, however old."""
         record = self.local.get(key, FOREVER_S)
         if record is None and on_host:
-            self._from_host(Wanted(key, FOREVER_S, FOREVER_S, bytes), quiet=True)
+            self._from_host(Wanted(key, FOREVER_S, FOREVER_S, bytes), told=())
             record = self.local.get(key, FOREVER_S)
         return record
 
@@ -145,15 +147,15 @@ class Tiers:
         self._leadership.give_back(lease)
 
     def look(self, wanted: Wanted, *, again: bool = False) -> Landing | None:
-        """Look into what is read without waiting; a second look is told to no metric."""
+        """Look into what is read without waiting; of a second look the metrics hear a hit only."""
         record = self.local.get(wanted.key, wanted.max_age_s) if again else None
         if record is not None:
             return Landing(record, "local", waited=False)
-        record = self._from_host(wanted, quiet=again)
+        record = self._from_host(wanted, told=("hit",) if again else ALL)
         return None if record is None else Landing(record, "host", waited=False)
 
-    def _from_host(self, wanted: Wanted, *, quiet: bool) -> Record | None:
-        """Read the host file: synchronous, a few microseconds."""
+    def _from_host(self, wanted: Wanted, *, told: tuple[str, ...]) -> Record | None:
+        """Read the host file: synchronous, a few microseconds; ``told`` goes to the metrics."""
         if self._host is None:
             return None
         try:
@@ -162,11 +164,10 @@ class Tiers:
             self._observe("host", "error")
             return None
         if data is None:
-            if not quiet:
-                self._observe("host", "miss")
+            self._tell("host", "miss", told)
             return None
         record = self._decode(wanted.key, data, "host")
-        return None if record is None else self._promote(wanted, record, "host", quiet=quiet)
+        return None if record is None else self._promote(wanted, record, "host", told)
 
     def from_cluster(self, wanted: Wanted, data: bytes) -> Record | None:
         """Take over what the cluster holds, into the host file too."""
@@ -175,7 +176,7 @@ class Tiers:
             return None
         if self._host is not None:
             self._host.put_soon(wanted.key, data, self._keep_s)
-        return self._promote(wanted, record, "cluster", quiet=False)
+        return self._promote(wanted, record, "cluster", ALL)
 
     def _decode(self, key: bytes, data: bytes, tier: str) -> Record | None:
         """Believe a record, or delete it."""
@@ -193,16 +194,21 @@ class Tiers:
             self._background.run(self._cluster.delete_on_bad(key))
         return None
 
-    def _promote(self, wanted: Wanted, record: Record, tier: str, *, quiet: bool) -> Record | None:
+    def _promote(
+        self, wanted: Wanted, record: Record, tier: str, told: tuple[str, ...]
+    ) -> Record | None:
         """Keep a record here with its true age; return it if it is young enough."""
         age_s = max(self._wall_clock() - record.counted_at_s, 0.0)
         if age_s < wanted.keep_age_s:
             self.local.put(wanted.key, record, age_s)
         # Not by the wall clock alone: what this process saw grow old stays old.
         found = self.local.get(wanted.key, wanted.max_age_s)
-        if not quiet:
-            self._observe(tier, "hit" if found is not None else "expired")
+        self._tell(tier, "hit" if found is not None else "expired", told)
         return found
+
+    def _tell(self, tier: str, result: str, told: tuple[str, ...]) -> None:
+        if result in told:
+            self._observe(tier, result)
 
     def drifted(self, old: Record, new: Record) -> None:
         """A provider has counted otherwise than before: what it counted before is forgotten."""

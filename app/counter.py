@@ -169,12 +169,12 @@ class TokenCounter:
         place = self._keys.place(trip.question, trip.caller, deployment)
         if (alternate := _alternate(place.deployment)) and self._refusals.get(place.deployment):
             place = self._keys.place(trip.question, trip.caller, alternate)
-        record = self._known(place)
+        record = self._known(place.key, place)
         return None if record is None else place.answer(record, "stale", tier="local")
 
-    def _known(self, place: Place) -> Record | None:
+    def _known(self, key: bytes, place: Place) -> Record | None:
         """Return the last known count; a flight has brought it here from the shared tiers."""
-        return self._tiers.get(place.key, place.lifetime.keep_s)
+        return self._tiers.get(key, place.lifetime.keep_s)
 
     async def _fly(
         self, trip: Trip, place: Place, refused: UpstreamError | None
@@ -203,7 +203,8 @@ class TokenCounter:
         )
         patience = Patience(
             trip.stale_at - now,
-            lambda: fresh.takes_stale and self._known(place) is not None,
+            # Under the key that holds by then: a model's counts may have been forgotten meanwhile.
+            lambda: fresh.takes_stale and self._known(place.rekey(), place) is not None,
         )
         try:
             return await self._shared.join(

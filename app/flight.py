@@ -95,8 +95,9 @@ class Flights:
         self, ask: Ask, lease: Lease | None, timeout_s: float, journey: Journey
     ) -> Landed:
         """Ask the provider, and remember its count before any waiter goes on."""
-        # Who holds a lease has just looked into the file.
-        before = self._tiers.known(ask.key, on_host=lease is None)
+        # Who holds the host's lease has just looked into the file.
+        alone = lease is None or not lease.on_host
+        before = self._tiers.known(ask.key, on_host=alone)
         asked_at_ns = self._take_off_ns(before)
         outcome = await self._leader.lead(ask.request, ask.deployment, timeout_s, journey)
         if outcome.counted is None:
@@ -128,7 +129,8 @@ class Flights:
         # generation; 3 the slow one lands. It belongs to what was forgotten: it neither ends the
         # new generation nor is stored in it.
         outdated = self._tiers.generations.of(model) != ask.generation
-        before = None if outdated else self._tiers.known(ask.key, on_host=lease is None)
+        alone = lease is None or not lease.on_host
+        before = None if outdated else self._tiers.known(ask.key, on_host=alone)
         drifted = before is not None and differs(before, record)
         if drifted and before is not None:
             self._tiers.drifted(before, record)
@@ -152,8 +154,9 @@ def _to_share(outcome: Outcome, deployment: Deployment) -> Failure | None:
         return None
     if not error.upstream_status and error.status not in _SHARED_WITHOUT_STATUS:
         return None
-    if error.status == BAD_GATEWAY and CLIENT_ERRORS <= error.upstream_status < SERVER_ERRORS:
-        return None  # our own fault: those who wait must not take it for an outage
+    ours = error.status == BAD_GATEWAY and CLIENT_ERRORS <= error.upstream_status < SERVER_ERRORS
+    if ours and not error.credential_fault:
+        return None  # those who wait must not take it for an outage
     own = error.credential_fault or error.status in _CREDENTIAL_STATUSES
     mark = fingerprint(deployment.endpoint.credential) if own else b""
     return Failure(error.status, error.type[:32], _retry_after_s(error), mark)

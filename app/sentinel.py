@@ -71,7 +71,8 @@ class Sentinel:
         except ProxyError:
             self._note("failed")
             return
-        same = record.input_tokens == answer.record.input_tokens
+        old = answer.record
+        same = (record.input_tokens, record.extra) == (old.input_tokens, old.extra)
         self._note("same" if same else "drift")
 
     async def close(self) -> None:

@@ -128,13 +128,15 @@ return redis.call('UNLINK', KEYS[1])
 """,
 )
 
-# ARGV: model, generation in 20 digits, so that the order of bytes is the order of numbers.
+# ARGV: model, generation, and the greatest that is believed, each in 20 digits, so that the order
+# of bytes is the order of numbers.
 RAISE = Script(
     _PRELUDE,
     _GREATER,
     """
 local known = read('HGET', KEYS[1], ARGV[1])
-if known and #known == 20 and not greater(ARGV[2], known) then return 1 end
+local holds = known and #known == 20 and not greater(known, ARGV[3])
+if holds and not greater(ARGV[2], known) then return 1 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 return 1
 """,

@@ -44,9 +44,11 @@ CREATE TABLE counts (
 );
 CREATE TABLE generations (model TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
 """
+MAX_INTEGER = 2**63 - 1
 RAISE_GENERATION = """
 INSERT INTO generations VALUES (?1, ?2) ON CONFLICT (model)
-DO UPDATE SET generation = excluded.generation WHERE excluded.generation > generation
+DO UPDATE SET generation = excluded.generation
+WHERE excluded.generation > generation OR generation > ?3 OR typeof(generation) <> 'integer'
 """
 
 
@@ -220,7 +222,8 @@ class HostFile:
         if not tables:
             for statement in _SCHEMA.split(";\n"):
                 writer.execute(statement)
-        writer.executemany(RAISE_GENERATION, list(self.generations.items()))
+        known = [(model, generation, MAX_INTEGER) for model, generation in self.generations.items()]
+        writer.executemany(RAISE_GENERATION, known)
         # Always written, so that a file that cannot be written to says so here.
         writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         writer.execute("COMMIT")

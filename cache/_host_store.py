@@ -16,6 +16,7 @@ from typing import Any, cast
 from cache._host_file import PAGE_BYTES, RAISE_GENERATION, HostFile
 from cache._host_writer import HostWriter, Job, Outcome
 from cache._private import HostFileError
+from cache.generations import is_generation, latest_generation
 from cache.record import ORDER
 
 NEVER_S = 2**62
@@ -128,10 +129,15 @@ class HostStore:
 
     def generations(self) -> dict[str, int]:
         """Read the generation of each model that has one in the file. Raises sqlite3.Error."""
-        written = self._read("SELECT model, generation FROM generations")
-        self._file.note_generations(written)
+        rows = self._read("SELECT model, generation FROM generations")
         # Not what this process knows besides: a write that was dropped must be seen to be missing.
-        return dict(written)
+        written = {
+            model: generation
+            for model, generation in rows
+            if isinstance(model, str) and is_generation(generation, self._wall_clock())
+        }
+        self._file.note_generations(written.items())
+        return written
 
     def raise_generation(self, model: str, generation: int) -> None:
         """Queue a model's generation; the highest stays, in whatever file comes after this one too.
@@ -139,8 +145,9 @@ class HostStore:
         Follow with ``flush`` to know that it is written.
         """
         self._file.note_generations([(model, generation)])
+        latest = latest_generation(self._wall_clock())
         self._writer.submit(
-            Job(lambda file: file.execute(RAISE_GENERATION, (model, generation)).rowcount),
+            Job(lambda file: file.execute(RAISE_GENERATION, (model, generation, latest)).rowcount),
             bounded=False,
         )
 

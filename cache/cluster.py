@@ -12,6 +12,7 @@ included. While the breaker is open, none asks at all; a probe in the background
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from typing import Any
@@ -27,6 +28,7 @@ from cache._cluster_upkeep import BATCH, read, read_generations, read_stats, sca
 from cache.breaker import Breaker
 from cache.cluster_url import check_namespace, parse
 from cache.failure import LASTS_S, Failure
+from cache.generations import latest_generation
 
 __all__ = [
     "Away",
@@ -171,9 +173,10 @@ class ClusterCache:
         Generations are not negative and below 2^63.
         """
         written = b"%020d" % generation
+        latest = b"%020d" % latest_generation(time.time_ns() / 1e9)
 
         async def work() -> bool:
-            args = (model.encode(), written)
+            args = (model.encode(), written, latest)
             return bool(await self._link.run(RAISE, [self._generations], *args))
 
         return await self._link.ask(work) or False

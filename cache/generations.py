@@ -12,6 +12,16 @@ AHEAD_S = 86_400
 MAX_MODELS = 10_000
 
 
+def latest_generation(now_s: float) -> int:
+    """Give the greatest generation that is believed: a day ahead, for clocks that differ."""
+    return int((now_s + AHEAD_S) * 1000)
+
+
+def is_generation(value: object, now_s: float) -> bool:
+    """Judge what stands in a shared tier, where others may have written."""
+    return type(value) is int and 0 < value <= latest_generation(now_s)
+
+
 class Generations:
     """Milliseconds since 1970 at which a model's counts began to hold; 0 where never raised.
 
@@ -40,11 +50,12 @@ class Generations:
 
         Whoever can write into a shared tier could otherwise end the line of generations.
         """
-        latest = int((self._wall_clock() + AHEAD_S) * 1000)
+        now_s = self._wall_clock()
         newer = {
             name: value
             for name, value in heard.items()
-            if self.of(name) < value <= latest
+            if self.of(name) < value
+            and is_generation(value, now_s)
             and (name in self._known or len(self._known) < MAX_MODELS)
         }
         if newer:
@@ -52,5 +63,10 @@ class Generations:
             self.changes += 1
 
     def ahead_of(self, others: Mapping[str, int]) -> dict[str, int]:
-        """List what is known here and not there."""
-        return {name: value for name, value in self._known.items() if value > others.get(name, 0)}
+        """List what is known here and not there; what nobody believes does not stand there."""
+        now_s = self._wall_clock()
+        return {
+            name: value
+            for name, value in self._known.items()
+            if value > others.get(name, 0) or not is_generation(others.get(name), now_s)
+        }

@@ -42,7 +42,7 @@ class Hearing:
                 if self._cluster is not None:
                     await self._hear_cluster(self._cluster)
                 await asyncio.sleep(EVERY_S)
-                self.hear_host()
+                self.hear_host(tell=True)
             except Exception:
                 # Whatever it was: a worker that stops listening would serve what was purged.
                 logger.exception("generations could not be heard")
@@ -56,8 +56,8 @@ class Hearing:
         for model, generation in self._generations.ahead_of(heard).items():
             await cluster.raise_generation(model, generation)
 
-    def hear_host(self) -> None:
-        """Hear the host's file at once: synchronous, a few microseconds."""
+    def hear_host(self, *, tell: bool = False) -> None:
+        """Hear the host's file at once, in a few microseconds; ``tell`` it what it lacks."""
         if self._host is None:
             return
         try:
@@ -65,7 +65,7 @@ class Hearing:
         except (sqlite3.Error, OSError):
             return
         self._generations.merge(heard)
-        if self._host.healthy:
+        if tell and self._host.healthy:
             for model, generation in self._generations.ahead_of(heard).items():
                 self._host.raise_generation(model, generation)
 

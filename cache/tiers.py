@@ -28,7 +28,7 @@ from cache.local import LocalTier
 from cache.record import BadRecordError, Codec, Record
 from cache.stats import cluster_stats, host_stats
 
-__all__ = ["Failure", "Landing", "Lease", "Record", "Tiers", "Wanted"]
+__all__ = ["Failure", "Landing", "Lease", "Record", "Tiers", "Wanted", "differs"]
 
 logger = logging.getLogger("tallygate.cache")
 

@@ -116,7 +116,8 @@ class Connections:
         """Close the connections on which no request is under way, and nothing came for long."""
         now = time.monotonic()
         for one in self:
-            if now - one._time >= silent_s:  # noqa: SLF001
+            # No time yet: the connection was accepted in this very turn of the loop.
+            if one._time and now - one._time >= silent_s:  # noqa: SLF001
                 one.close_if_idle()
 
     def no_more_waiting(self) -> None:

@@ -191,6 +191,28 @@ def test_nonsense_among_the_clusters_generations_is_not_believed(
             assert counted(server.count(body)) == count_tokens(body)
 
 
+def test_a_generation_from_the_future_blocks_no_purge(
+    provider: SimulatedProvider, start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "own" / "counts"
+    server = start(config(provider, host={"path": str(path)}), workers=2)
+    body = question()
+    for _ in range(8):
+        server.count(body)
+    time.sleep(0.3)
+    with sqlite3.connect(path) as writer:
+        ahead_ms = int((time.time() + 3 * 86_400) * 1000)
+        writer.execute("INSERT INTO generations VALUES ('claude-x', ?)", (ahead_ms,))
+        writer.execute("INSERT INTO generations VALUES ('other', 'no number')")
+    writer.close()
+    time.sleep(1.5)
+    provider.clear()
+    provider.behave(body={"input_tokens": 4711})
+    assert counted(server.count(body, cache_control="no-cache")) == 4711
+    time.sleep(HEARD_S)
+    assert {counted(server.count(body)) for _ in range(12)} == {4711}
+
+
 def test_a_count_that_has_changed_is_asked_for_once_by_all_workers(
     provider: SimulatedProvider, start: Start
 ) -> None:

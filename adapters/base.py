@@ -133,10 +133,20 @@ class Deployment(Struct, frozen=True):
     """The total deadline of a count, retries included."""
     rpm: float | None = None
     """Requests a minute that the provider allows."""
+    weight: float = 1.0
+    """Its share of what its pool is asked, beside the others' weights."""
     cache_ttl_s: float | None = None
     """How long its counts are fresh, where that differs from the configuration's own."""
     fallback_estimate: bool = False
     """An estimate, marked as one, may stand in when the provider fails."""
+
+    @property
+    def counter(self) -> tuple[object, ...]:
+        """What decides the number besides the question; entries that share it may share a pool."""
+        endpoint, alternate = self.endpoint, self.endpoint.alternate
+        other = None if alternate is None else (alternate.provider, alternate.endpoint.scope)
+        stated = endpoint.count_from_too_long
+        return self.provider, endpoint.upstream_model, endpoint.scope, stated, other
 
 
 class CountRequest(Struct, frozen=True):
@@ -194,6 +204,9 @@ class UpstreamError(Struct, frozen=True):
     message: str
     reason: str
     upstream_status: int = 0
+    """What the provider said: 200 with a reply that holds no count, 0 when nothing was heard."""
+    broken: bool = False
+    """The connection could not be made, or broke before the reply was whole."""
     details: bytes = b""
     """The error object's further members as raw JSON members (``b',"details":{…}'``)."""
     headers: tuple[tuple[str, str], ...] = ()

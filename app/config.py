@@ -23,6 +23,7 @@ from app.config_sections import (
     CallerKey,
     Cluster,
     KeyEntry,
+    Limits,
     PassThrough,
     Server,
     Telemetry,
@@ -43,6 +44,7 @@ class Settings(Struct, frozen=True):
     source: str
     server: Server
     cache: Cache
+    limits: Limits
     telemetry: Telemetry
     pass_through: PassThrough
     keys: tuple[CallerKey, ...]
@@ -62,7 +64,13 @@ class Settings(Struct, frozen=True):
         return derive_secret(source.reveal() if source else None, purpose)
 
 
-_OWN = {"server": Server, "cache": Cache, "telemetry": Telemetry, "pass_through": PassThrough}
+_OWN = {
+    "server": Server,
+    "cache": Cache,
+    "limits": Limits,
+    "telemetry": Telemetry,
+    "pass_through": PassThrough,
+}
 _LITELLM = frozenset({"model_list", "general_settings", "router_settings", "litellm_settings"})
 
 

@@ -17,7 +17,7 @@ _SECRETS = frozenset(
 _FLAGS = frozenset(name for name, type_ in get_type_hints(Params).items() if type_ is bool)
 _PARAMS = frozenset(get_type_hints(Params)) - {"model", "unset", "emptied"}
 _OWN_PARAMS = frozenset(
-    {"model", "custom_llm_provider", "timeout", "rpm", "cache_ttl_s", "fallback"}
+    {"model", "custom_llm_provider", "timeout", "rpm", "weight", "cache_ttl_s", "fallback"}
 )
 _SPELLINGS = {
     "vertex_ai_project": "vertex_project",
@@ -88,6 +88,7 @@ def _deployment(
         endpoint=endpoint,
         timeout_s=_number(source, given, "timeout", inner) or timeout_s,
         rpm=_number(source, given, "rpm", inner),
+        weight=_number(source, given, "weight", inner) or 1.0,
         cache_ttl_s=_number(source, given, "cache_ttl_s", inner),
         fallback_estimate=_fallback(source, given, inner),
     )

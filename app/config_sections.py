@@ -75,6 +75,21 @@ class Cache(Struct, frozen=True, forbid_unknown_fields=True):
     sentinel: Sentinel = Sentinel()
 
 
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """When a deployment is asked again, and when it is left alone."""
+
+    retry_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    """Retries of a deployment, as a share of what it was asked in the last ten seconds."""
+    retries_per_s: Annotated[int, Meta(ge=0, le=1_000)] = 3
+    """So many a second are allowed in any case."""
+    breaker_failures: Annotated[int, Meta(ge=1)] = 5
+    """Failures in a row after which a deployment is left alone."""
+    breaker_probe_s: Annotated[float, Meta(gt=0, le=3_600)] = 5
+    """How often one question is let through to find out whether it answers again."""
+    cooldown_max_s: Annotated[float, Meta(ge=0, le=3_600)] = 60
+    """The longest pause after a 429, whatever its retry-after says."""
+
+
 class Jsonl(Struct, frozen=True, forbid_unknown_fields=True):
     """One JSON line per count."""
 

@@ -1,13 +1,15 @@
 """THE way of a count, from a question to its answer. Read this file first.
 
 question ─ route ─ permission
- └─ for each deployment, in the configuration's order:
+ └─ for each pool of the name, in the configuration's order:
       key ─ local tier ──hit──────────────────────────────────────────► answer
               │ miss                          (no await up to here)
           single-flight ──joined──────────────────────────────────────► answer
               │ led
           shared tiers ──hit, or another's flight landed──────────────► answer
               │ miss, lease taken
+          dispatch: who of the pool, and who next
+              │
       adapter.request ─ sign ─ upstream.send ─ adapter.count ─ store ─► answer
  └─ all failed: the last known count, marked stale; else the estimate where configured; else the
     first error
@@ -25,14 +27,15 @@ from adapters.base import Deployment, LocalCounter, UpstreamError
 from adapters.registry import ESTIMATE
 from app.auth import Caller
 from app.config_sections import Cache
+from app.dispatch import Dispatcher
 from app.errors import ProxyError, forbidden, from_upstream, operator_fault, overloaded, timed_out
 from app.flight import NOTHING, Ask, Flights, Landed
 from app.freshness import Freshness
 from app.keys import Answer, Keys, Place
-from app.leader import Journey, Leader
+from app.leader import Journey
 from app.question import Question, refuse_unknown
 from app.refusals import Refusals
-from app.routing import Route, Router
+from app.routing import Pool, Route, Router
 from cache.singleflight import CrowdedError, Patience, SingleFlight
 from cache.tiers import Record, Tiers, Wanted
 
@@ -47,7 +50,9 @@ class Trip(Struct, frozen=True):
     question: Question
     caller: Caller
     deadline: float
-    """On the monotonic clock, for the deployment that is asked now."""
+    """On the monotonic clock, for the pool that is asked now."""
+    leaves_at: float
+    """When this caller waits no longer; what is out goes on, for others and for the next time."""
     stale_at: float
     """When a count that was known before is good enough."""
     journey: Journey
@@ -63,7 +68,7 @@ class TokenCounter:
         cache: Cache,
         keys: Keys,
         tiers: Tiers,
-        leader: Leader,
+        dispatcher: Dispatcher,
         estimator: LocalCounter,
         wall_clock_ns: Callable[[], int],
     ) -> None:
@@ -71,7 +76,7 @@ class TokenCounter:
         self._cache = cache
         self._keys = keys
         self._tiers = tiers
-        self._flights = Flights(leader, tiers, wall_clock_ns)
+        self._flights = Flights(dispatcher, tiers, wall_clock_ns)
         self._estimator = estimator
         self._wall_clock_ns = wall_clock_ns
         self._shared: SingleFlight[Landed] = SingleFlight()
@@ -92,83 +97,93 @@ class TokenCounter:
     ) -> Answer:
         """Answer a question. Raises ProxyError; never invents a number.
 
-        A hit awaits nothing. Entries of one name are asked in the configuration's order, the next
+        A hit awaits nothing. Pools of one name are asked in the configuration's order, the next
         only when the one before has failed, all within the first one's deadline: each may use its
         even share of the time that is left. A count that was known before stands in when all have
         failed, or when ``stale_after_s`` has passed: what is out then goes on without this caller.
         """
         started = time.monotonic()
-        deadline = started + route.deployments[0].timeout_s
+        deadline = started + route.pools[0].first.timeout_s
+        leaves_at = min(deadline, started + question.timeout_s)
         stale_at = started + self._cache.stale_after_s
         failure: ProxyError | None = None
         stale: Answer | None = None
         stand_in: Deployment | None = None
-        for asked, deployment in enumerate(route.deployments):
+        for asked, pool in enumerate(route.pools):
             now = time.monotonic()
-            if failure is not None and now >= (deadline if stale is None else stale_at):
+            if failure is not None and now >= (leaves_at if stale is None else stale_at):
                 break
-            journey.deployment = deployment
-            until = now + (deadline - now) / (len(route.deployments) - asked)
-            trip = Trip(question, caller, until, stale_at, journey)
+            journey.deployment = pool.first
+            until = now + (deadline - now) / (len(route.pools) - asked)
+            trip = Trip(question, caller, until, min(until, leaves_at), stale_at, journey)
             try:
-                return await self._ask(trip, deployment)
+                return await self._ask(trip, pool)
             except ProxyError as error:
                 if not _another_may_answer(error):
                     raise
                 failure = failure or error
                 if error.is_outage:
-                    stale = stale or self._stale(trip, deployment)
-                if deployment.fallback_estimate:
-                    stand_in = deployment
+                    stale = stale or self._stale(trip, pool)
+                estimates = (one for one in pool.members if one.fallback_estimate)
+                stand_in = next(estimates, stand_in)
         if stale is not None:
             return stale
         if stand_in is not None and not question.freshness.only_if_cached:
             return await self._estimate(question, stand_in)
         raise failure or timed_out("the count's deadline has passed")
 
-    async def _ask(self, trip: Trip, deployment: Deployment) -> Answer:
+    async def _ask(self, trip: Trip, pool: Pool) -> Answer:
         question = trip.question
-        if deployment.provider == ESTIMATE:
-            return await self._estimate(question, deployment)
-        place = self._keys.place(trip.question, trip.caller, deployment)
-        deployment = trip.journey.deployment = place.deployment
+        if pool.first.provider == ESTIMATE:
+            return await self._estimate(question, pool.first)
+        place = self._keys.place(trip.question, trip.caller, pool.first)
+        if place.own is not None:
+            pool = Pool((place.deployment,))
         fresh = question.freshness
         if not fresh.no_cache:
             record = self._tiers.get(place.key, place.max_age_s)
             if record is not None:
                 return place.answer(record, "cache", tier="local")
-        alternate = _alternate(deployment)
-        refused = self._refusals.get(deployment)
+        alternate = _alternate(pool)
+        refused = self._refusals.get(pool.first)
         if refused is not None and alternate is not None:
             return await self._ask(trip, alternate)
-        if fresh.only_if_cached or deployment.endpoint.missing:
-            if not fresh.no_cache and (answer := await self._remembered(place)):
-                return answer
-            raise _not_asked(deployment, fresh)
-        landed, led = await self._fly(trip, place, refused)
+        if fresh.only_if_cached or not pool.may_be_asked:
+            return await self._remembered(place, pool, fresh)
+        landed, led = await self._fly(trip, place, pool, refused)
         if landed.record is None:
             error = landed.error or NOTHING
             if error.model_not_counted and error is not refused:
-                self._refusals.add(deployment, error)
+                self._refusals.add(pool.first, error)
                 if alternate is not None:
                     return await self._ask(trip, alternate)
             raise from_upstream(error, caller_credential=place.own is not None)
         source = "coalesced" if landed.source == "live" and not led else landed.source
-        return place.answer(landed.record, source, stored=led and landed.stored, tier=landed.tier)
+        return place.answer(
+            landed.record,
+            source,
+            stored=led and landed.stored,
+            tier=landed.tier,
+            deployment=landed.deployment,
+        )
 
-    async def _remembered(self, place: Place) -> Answer | None:
-        """Look into every tier and ask nobody."""
-        wanted = Wanted(place.key, place.max_age_s, place.lifetime.keep_s, bytes)
-        found = await self._tiers.find(wanted)
-        return None if found is None else place.answer(found.record, "cache", tier=found.tier)
+    async def _remembered(self, place: Place, pool: Pool, fresh: Freshness) -> Answer:
+        """Look into every tier and ask nobody. Raises ProxyError."""
+        if not fresh.no_cache:
+            wanted = Wanted(place.key, place.max_age_s, place.lifetime.keep_s, bytes)
+            found = await self._tiers.find(wanted)
+            if found is not None:
+                return place.answer(found.record, "cache", tier=found.tier)
+        raise _not_asked(pool, fresh)
 
-    def _stale(self, trip: Trip, deployment: Deployment) -> Answer | None:
+    def _stale(self, trip: Trip, pool: Pool) -> Answer | None:
         """Find the last known count of a provider that fails, if the client takes one."""
-        if deployment.provider == ESTIMATE or not trip.question.freshness.takes_stale:
+        if pool.first.provider == ESTIMATE or not trip.question.freshness.takes_stale:
             return None
-        place = self._keys.place(trip.question, trip.caller, deployment)
-        if (alternate := _alternate(place.deployment)) and self._refusals.get(place.deployment):
-            place = self._keys.place(trip.question, trip.caller, alternate)
+        alternate = _alternate(pool)
+        if alternate is not None and self._refusals.get(pool.first):
+            pool = alternate
+        place = self._keys.place(trip.question, trip.caller, pool.first)
         record = self._known(place.key, place)
         return None if record is None else place.answer(record, "stale", tier="local")
 
@@ -177,29 +192,30 @@ class TokenCounter:
         return self._tiers.get(key, place.lifetime.keep_s)
 
     async def _fly(
-        self, trip: Trip, place: Place, refused: UpstreamError | None
+        self, trip: Trip, place: Place, pool: Pool, refused: UpstreamError | None
     ) -> tuple[Landed, bool]:
         if refused is not None and not trip.question.freshness.no_cache:
             return Landed(error=refused), True
-        # Only what is asked in the same way flies together: another entry has another credential
-        # and another deadline, and its failure is its own; a question that must be asked anew
-        # joins no flight that took off before it; one that must not be stored does not lead those
-        # that expect the count to be remembered.
-        fresh, deployment = trip.question.freshness, place.deployment
+        # Only what is asked in the same way flies together: another name's entries have other
+        # credentials and other deadlines, and their failure is their own; a question that must be
+        # asked anew joins no flight that took off before it; one that must not be stored does not
+        # lead those that expect the count to be remembered.
+        fresh = trip.question.freshness
         alone = object() if fresh.no_cache else None
-        flight = (place.key, deployment.name, alone, fresh.no_store, fresh.max_age_s)
+        flight = (place.key, pool.first.name, alone, fresh.no_store, fresh.max_age_s)
         now = time.monotonic()
         left_s = max(trip.deadline - now, 0.001)
         ask = Ask(
             request=trip.question.request,
-            deployment=deployment,
+            pool=pool,
+            as_caller=place.own is not None,
             freshness=fresh,
             lifetime=place.lifetime,
             max_age_s=place.max_age_s,
             key=place.key,
             generation=place.generation,
             rekey=place.rekey,
-            timeout_s=min(left_s, deployment.timeout_s),
+            timeout_s=left_s,
         )
         patience = Patience(
             trip.stale_at - now,
@@ -210,7 +226,7 @@ class TokenCounter:
             return await self._shared.join(
                 flight,
                 lambda: self._flights.fly(ask, trip.journey),
-                left_s + LANDING_S,
+                _wait_s(trip, now),
                 patience,
             )
         except TimeoutError:
@@ -231,30 +247,40 @@ class TokenCounter:
         """Ask again what is remembered, and remember what comes. Raises ProxyError."""
         question = msgspec.structs.replace(question, freshness=Freshness(no_cache=True))
         until = time.monotonic() + deployment.timeout_s
-        answer = await self._ask(Trip(question, caller, until, until, Journey()), deployment)
-        return answer.record
+        trip = Trip(question, caller, until, until, until, Journey())
+        return (await self._ask(trip, Pool((deployment,)))).record
 
     async def close(self) -> None:
         """End what is still out."""
         await self._shared.close()
 
 
-def _alternate(deployment: Deployment) -> Deployment | None:
-    """Give the same deployment at its endpoint's alternate; a wildcard's model goes along."""
-    alternate, asked = deployment.endpoint.alternate, deployment.endpoint
-    if alternate is None:
-        return None
-    endpoint = msgspec.structs.replace(alternate.endpoint, upstream_model=asked.upstream_model)
-    return msgspec.structs.replace(deployment, provider=alternate.provider, endpoint=endpoint)
+def _wait_s(trip: Trip, now: float) -> float:
+    """Say how long a caller waits: to the end, when the flight tells more; less if it says so."""
+    if trip.leaves_at < trip.deadline:
+        return max(trip.leaves_at - now, 0.001)
+    return max(trip.deadline - now, 0.001) + LANDING_S
 
 
-def _not_asked(deployment: Deployment, fresh: Freshness) -> ProxyError:
+def _alternate(pool: Pool) -> Pool | None:
+    """Give the same entries at their endpoints' alternates; a wildcard's model goes along."""
+    members: list[Deployment] = []
+    for one in pool.members:
+        alternate, asked = one.endpoint.alternate, one.endpoint
+        if alternate is None:
+            return None
+        endpoint = msgspec.structs.replace(alternate.endpoint, upstream_model=asked.upstream_model)
+        members.append(msgspec.structs.replace(one, provider=alternate.provider, endpoint=endpoint))
+    return Pool(tuple(members))
+
+
+def _not_asked(pool: Pool, fresh: Freshness) -> ProxyError:
     """Say why nobody was asked for what is not remembered."""
     if fresh.only_if_cached:
         message = "not in the cache, and only-if-cached was asked"
         return ProxyError(504, "timeout_error", message)
-    names = ", ".join(deployment.endpoint.missing)
-    return operator_fault(f"{deployment.name}: not set in the environment: {names}")
+    names = ", ".join(dict.fromkeys(name for one in pool.members for name in one.endpoint.missing))
+    return operator_fault(f"{pool.first.name}: not set in the environment: {names}")
 
 
 def _another_may_answer(error: ProxyError) -> bool:

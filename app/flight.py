@@ -3,7 +3,7 @@
 tiers.enter ──record──────────────────────────────────────────► Landed(cache or coalesced)
    │       └──another leader's failure────────────────────────► Landed(error)
    │ lease
-leader.lead ─ tiers.store, or tiers.fail: the lease is over ──► Landed(live), Landed(error)
+dispatch.ask ─ tiers.store, or tiers.fail: the lease is over ──► Landed(live), Landed(error)
 """
 
 import hashlib
@@ -14,9 +14,11 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from adapters.base import CountRequest, CredentialSpec, Deployment, Secret, UpstreamError
+from adapters.base import CountRequest, Deployment, Secret, UpstreamError
+from app.dispatch import Dispatcher
 from app.freshness import Freshness, Lifetime
-from app.leader import Journey, Leader, Outcome
+from app.leader import Journey, Outcome
+from app.routing import Pool
 from cache.tiers import Failure, Landing, Lease, Record, Tiers, Wanted, differs
 
 _CREDENTIAL_STATUSES = frozenset({401, 402, 403, 429})
@@ -30,7 +32,9 @@ class Ask(Struct, frozen=True):
     """What a flight asks, whom, and under which key the answer is remembered."""
 
     request: CountRequest
-    deployment: Deployment
+    pool: Pool
+    as_caller: bool
+    """With the caller's own credential, which the pool's only entry carries."""
     freshness: Freshness
     lifetime: Lifetime
     max_age_s: float
@@ -51,13 +55,15 @@ class Landed(Struct, frozen=True):
     """live, cache (found in a shared tier) or coalesced (another worker's flight)."""
     tier: str = ""
     stored: bool = False
+    deployment: Deployment | None = None
+    """Whose count it is, where one was asked."""
 
 
 class Flights:
-    """Leads flights; knows the tiers and the leader, but neither callers nor routes."""
+    """Leads flights; knows the tiers and who asks, but neither callers nor routes."""
 
-    def __init__(self, leader: Leader, tiers: Tiers, clock_ns: Callable[[], int]) -> None:
-        self._leader = leader
+    def __init__(self, dispatcher: Dispatcher, tiers: Tiers, clock_ns: Callable[[], int]) -> None:
+        self._dispatcher = dispatcher
         self._tiers = tiers
         self._clock_ns = clock_ns
         self._last_ns = 0
@@ -66,9 +72,8 @@ class Flights:
         """Find or ask. Raises nothing."""
         started = time.monotonic()
         fresh = ask.freshness
-        credential = ask.deployment.endpoint.credential
         keep_s = ask.lifetime.keep_s
-        wanted = Wanted(ask.key, ask.max_age_s, keep_s, lambda: fingerprint(credential))
+        wanted = Wanted(ask.key, ask.max_age_s, keep_s, lambda: fingerprint(ask.pool))
         lease: Lease | None = None
         # What is never fresh is found by nobody, so that a lease would only make a queue.
         if not fresh.no_cache and ask.max_age_s > 0:
@@ -99,9 +104,11 @@ class Flights:
         alone = lease is None or not lease.on_host
         before = self._tiers.known(ask.key, on_host=alone)
         asked_at_ns = self._take_off_ns(before)
-        outcome = await self._leader.lead(ask.request, ask.deployment, timeout_s, journey)
+        outcome = await self._dispatcher.ask(
+            ask.request, ask.pool, timeout_s, journey, as_caller=ask.as_caller
+        )
         if outcome.counted is None:
-            if lease is not None and (failure := _to_share(outcome, ask.deployment)):
+            if lease is not None and (failure := _to_share(outcome, ask.pool)):
                 self._tiers.fail(lease, failure)
             return Landed(error=outcome.error)
         record = Record(
@@ -110,10 +117,11 @@ class Flights:
             extra=outcome.counted.extra,
             dropped=outcome.dropped,
             asked_at_ns=asked_at_ns,
-            upstream_model=ask.deployment.endpoint.upstream_model,
+            upstream_model=ask.pool.first.endpoint.upstream_model,
             generation=ask.generation,
         )
-        return Landed(record, source="live", stored=self._remember(ask, record, lease))
+        stored = self._remember(ask, record, lease)
+        return Landed(record, source="live", stored=stored, deployment=journey.deployment)
 
     def _take_off_ns(self, before: Record | None) -> int:
         """Say when this question is asked: after all that is known, whatever the clock says."""
@@ -144,7 +152,7 @@ class Flights:
         return stored and not outdated
 
 
-def _to_share(outcome: Outcome, deployment: Deployment) -> Failure | None:
+def _to_share(outcome: Outcome, pool: Pool) -> Failure | None:
     """Say what those who wait on other workers need to know, if the provider was asked at all.
 
     Not that it does not count the model: each worker turns to the alternate by itself.
@@ -158,7 +166,7 @@ def _to_share(outcome: Outcome, deployment: Deployment) -> Failure | None:
     if ours and not error.credential_fault:
         return None  # those who wait must not take it for an outage
     own = error.credential_fault or error.status in _CREDENTIAL_STATUSES
-    mark = fingerprint(deployment.endpoint.credential) if own else b""
+    mark = fingerprint(pool) if own else b""
     return Failure(error.status, error.type[:32], _retry_after_s(error), mark)
 
 
@@ -181,9 +189,11 @@ def _shared_error(failure: Failure) -> UpstreamError:
     )
 
 
-def fingerprint(credential: CredentialSpec | None) -> bytes:
-    """Tell credentials apart by 8 bytes that give nothing away."""
-    shown = msgspec.msgpack.encode((type(credential).__name__, credential), enc_hook=_reveal)
+def fingerprint(pool: Pool) -> bytes:
+    """Tell the credentials of pools apart by 8 bytes that give nothing away."""
+    specs = [one.endpoint.credential for one in pool.members]
+    named = [(type(spec).__name__, spec) for spec in specs]
+    shown = msgspec.msgpack.encode(named, enc_hook=_reveal)
     return hashlib.sha256(b"tallygate credential" + shown).digest()[:8]
 
 

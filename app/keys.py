@@ -52,9 +52,16 @@ class Place(Struct, frozen=True):
     rekey: Callable[[], bytes]
 
     def answer(
-        self, record: Record, source: str, *, stored: bool = False, tier: str = ""
+        self,
+        record: Record,
+        source: str,
+        *,
+        stored: bool = False,
+        tier: str = "",
+        deployment: Deployment | None = None,
     ) -> Answer:
-        return Answer(record, source, self.deployment, stored, tier, self)
+        """Answer with a record; ``deployment`` is who gave it, where one of a pool was asked."""
+        return Answer(record, source, deployment or self.deployment, stored, tier, self)
 
 
 class Keys:

@@ -41,6 +41,8 @@ class Journey(Struct):
     deployment: Deployment | None = None
     upstream_calls: int = 0
     upstream_ms: float = 0.0
+    retried: bool = False
+    """A deployment was asked a second time: once is all that one question may cost."""
 
 
 class Outcome(Struct, frozen=True):
@@ -143,12 +145,13 @@ def _failure(error: Exception) -> UpstreamError:
         return UpstreamError(400, "invalid_request_error", str(error), "cannot be expressed")
     if isinstance(error, UpstreamUnreachableError) and not error.timed_out:
         message = "the provider could not be reached"
-        return UpstreamError(502, "api_error", message, f"unreachable: {error.reason}")
+        reason = f"unreachable: {error.reason}"
+        return UpstreamError(502, "api_error", message, reason, broken=True)
     if isinstance(error, TimeoutError | UpstreamUnreachableError):
         message = "the provider did not answer in time"
         return UpstreamError(504, "timeout_error", message, message)
     if isinstance(error, MalformedUpstreamError | UnusableReplyError):
         message = "the provider's answer holds no count"
-        return UpstreamError(502, "api_error", message, f"malformed: {error}")
+        return UpstreamError(502, "api_error", message, f"malformed: {error}", upstream_status=200)
     logger.error("unexpected %s", describe(error))
     return UpstreamError(500, "api_error", "internal error", type(error).__name__)

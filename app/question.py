@@ -1,5 +1,6 @@
 """Headers and body → Question: what is asked, judged once, in the form in which it is hashed."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated
@@ -22,6 +23,7 @@ MAX_MODEL = 256
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]{1,256}")
 _BETA = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _QUERY = re.compile(r"[\x21-\x7e]{0,1024}")
+_SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 MAX_BETAS = 64
 
 
@@ -38,6 +40,8 @@ class Question(Struct, frozen=True):
     """The caller's own upstream credential, where it may be used."""
     native: bool = False
     """Asked on the pass-through: ``model`` is one of Anthropic's own ids."""
+    timeout_s: float = math.inf
+    """How long the caller waits, where that is less than the configuration allows."""
 
 
 class _Block(Struct):
@@ -117,6 +121,7 @@ def _decode(
         freshness=freshness(headers.get("cache-control")),
         end_user=end_user_of_headers(headers, mapped_headers) or named,
         body_end_user=named,
+        timeout_s=_timeout_s(headers.get("x-litellm-timeout")),
     )
 
 
@@ -166,6 +171,15 @@ def explain(text: str) -> str:
     if _EMPTY.fullmatch(problem):
         problem = "must not be empty"
     return f"{path}: {problem}" if path else f"the request body: {problem}"
+
+
+def _timeout_s(given: str | None) -> float:
+    """Read LiteLLM's header: seconds. Raises ProxyError 400 for what is no time to wait."""
+    if given is None:
+        return math.inf
+    if not _SECONDS.fullmatch(given) or not float(given):
+        raise invalid_request("x-litellm-timeout: must be a number of seconds above 0, such as 2.5")
+    return float(given)
 
 
 def _version(headers: Mapping[str, str]) -> str:

@@ -82,12 +82,12 @@ class Repeats:
     def learn(self, digest: bytes, question: Question, route: Route, answer: Answer) -> None:
         """Remember what these bytes ask, if their answer is remembered under a key of its own.
 
-        Not where another entry than the first would have been asked: a repeat asks the first again.
+        Not where another counter than the first has answered: a repeat asks the first again.
         """
         place = answer.place
         if place is None or place.own is not None or answer.source == "stale":
             return
-        if question.freshness != ANY or not _is_first(route, answer.deployment):
+        if question.freshness != ANY or not route.pools[0].holds(answer.deployment):
             return
         repeat = Repeat(
             key=place.key,
@@ -109,7 +109,3 @@ def _size_bytes(repeat: Repeat) -> int:
     own_route_bytes = ROUTE_BYTES if "*" in repeat.route.alias else 0
     texts = len(repeat.body_end_user) + len(repeat.model)
     return ENTRY_BYTES + own_route_bytes + 4 * texts
-
-
-def _is_first(route: Route, deployment: Deployment) -> bool:
-    return deployment.name == route.deployments[0].name

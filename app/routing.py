@@ -15,12 +15,44 @@ from app.config_models import Models
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,255}")
 
 
+class Pool(Struct, frozen=True):
+    """Entries with the same counter: whoever answers, the number is the same.
+
+    They differ in credentials, and in regions and addresses that do not decide the number.
+    """
+
+    members: tuple[Deployment, ...]
+
+    @property
+    def first(self) -> Deployment:
+        """The entry that speaks for all where they are alike, and whose deadline holds."""
+        return self.members[0]
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Say whether nothing is missing for at least one of them."""
+        return any(not one.endpoint.missing for one in self.members)
+
+    def holds(self, deployment: Deployment) -> bool:
+        """Say whether an entry is one of these; a caller's own credential makes no other entry."""
+        return any(one.name == deployment.name for one in self.members)
+
+
 class Route(Struct, frozen=True):
     """Where a model name leads. A caller's key must allow one of ``names``."""
 
     alias: str
     names: tuple[str, ...]
-    deployments: tuple[Deployment, ...]
+    pools: tuple[Pool, ...]
+    """In the order in which they are asked, the next only when the one before has failed."""
+
+
+def pooled(deployments: Iterable[Deployment]) -> tuple[Pool, ...]:
+    """Put entries with the same counter together, where the first of them stands."""
+    pools: dict[object, list[Deployment]] = {}
+    for one in deployments:
+        pools.setdefault(one.counter, []).append(one)
+    return tuple(Pool(tuple(members)) for members in pools.values())
 
 
 class Router:
@@ -41,10 +73,10 @@ class Router:
     def _resolve(self, model: str) -> Route | None:
         """Find the route of a name that a client gave, or None."""
         if found := self._exact.get(model):
-            return Route(model, (model,), found)
+            return Route(model, (model,), pooled(found))
         if target := self._group_aliases.get(model):
             found = self._exact[target]
-            return Route(model, (model, target), found)
+            return Route(model, (model, target), pooled(found))
         if not _PLAIN.fullmatch(model):
             return None
         # LiteLLM finds a bare id under `anthropic/*` too: it infers the provider (1.109.1).
@@ -53,10 +85,11 @@ class Router:
             for name in (model, inferred):
                 if (part := _matched(pattern, name)) is not None:
                     found = tuple(_fill(one, part) for one in self._wildcards[pattern])
-                    return Route(pattern, (model, pattern), found)
+                    return Route(pattern, (model, pattern), pooled(found))
         # LiteLLM's own quick start asks by the upstream id of an entry with another name.
         if same := tuple(d for d in self._all if d.endpoint.upstream_model == model):
-            return Route(same[0].alias, (model, same[0].alias), self._exact[same[0].alias])
+            alias = same[0].alias
+            return Route(alias, (model, alias), pooled(self._exact[alias]))
         return None
 
     def _resolve_native(self, model: str) -> Route | None:
@@ -70,7 +103,7 @@ class Router:
         same = tuple(d for d in self._anthropic if d.endpoint.upstream_model == model)
         names = (model, f"anthropic/{model}", *(d.alias for d in same))
         found = same or (_ask_for(self._anthropic[0], model),)
-        return Route(found[0].alias, names, found)
+        return Route(found[0].alias, names, pooled(found))
 
     def names(self) -> Iterable[str]:
         """List every name a client may use, wildcards as they stand in the file."""

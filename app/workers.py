@@ -19,8 +19,10 @@ from adapters.registry import ESTIMATE
 from app.auth import Authenticator
 from app.config import Settings
 from app.counter import TokenCounter
+from app.dispatch import Dispatcher
 from app.keys import Keys
 from app.leader import Leader
+from app.limits import CELLS, Deployments
 from app.log import logger
 from app.memory import open_tiers
 from app.process_life.board import ROWS_PER_WORKER
@@ -124,6 +126,7 @@ class Worker:
         settings: Settings,
         shared: MutableSequence[float] | None,
         row: int | None = None,
+        closed: MutableSequence[float] | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = _metrics(settings, shared, row)
@@ -143,7 +146,10 @@ class Worker:
             cache=settings.cache,
             keys=Keys(settings.secret("cache-key"), settings.cache, self.tiers.generations),
             tiers=self.tiers,
-            leader=Leader(self.upstream, self.credentials, WALL_CLOCK),
+            dispatcher=Dispatcher(
+                Leader(self.upstream, self.credentials, WALL_CLOCK),
+                Deployments(settings.models.deployments, settings.limits, time.monotonic, closed),
+            ),
             estimator=Estimator(),
             wall_clock_ns=time.time_ns,
         )
@@ -180,6 +186,12 @@ def metrics_layout(settings: Settings) -> Layout:
 def shared_metrics(settings: Settings, workers: int) -> MutableSequence[float]:
     """Make the array that all workers of this server count in; the last row is for totals."""
     slots = metrics_layout(settings).width * (workers * ROWS_PER_WORKER + 1)
+    return cast("MutableSequence[float]", multiprocessing.RawArray("d", slots))
+
+
+def shared_cells(settings: Settings) -> MutableSequence[float]:
+    """Make the memory in which workers tell each other which deployments are left alone."""
+    slots = CELLS * len(settings.models.deployments)
     return cast("MutableSequence[float]", multiprocessing.RawArray("d", slots))
 
 

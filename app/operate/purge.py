@@ -31,7 +31,8 @@ def upstream_models(router: Router, name: str) -> tuple[str, ...]:
     # The router finds an upstream id too, and then all that its entry's name leads to.
     if route is None or (name not in router.names() and "*" not in route.alias):
         return ()
-    found = (one.endpoint.upstream_model for one in route.deployments if one.provider != ESTIMATE)
+    firsts = (pool.first for pool in route.pools)
+    found = (one.endpoint.upstream_model for one in firsts if one.provider != ESTIMATE)
     return tuple(dict.fromkeys(found))
 
 

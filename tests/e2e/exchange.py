@@ -19,6 +19,13 @@ MODEL = "claude-3-5-sonnet"
 JSON = {"content-type": "application/json"}
 BEARER = {"authorization": f"Bearer {KEY}"}
 PATIENCE_S = 20.0
+FAILURES_STAND_ALONE = {
+    "retry_ratio": 0,
+    "retries_per_s": 0,
+    "breaker_failures": 1_000_000,
+    "cooldown_max_s": 0,
+}
+"""``limits`` under which one call is one call, and one test's failures are no other's concern."""
 
 
 def waits_for(capability: str) -> pytest.MarkDecorator:

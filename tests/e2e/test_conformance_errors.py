@@ -13,6 +13,7 @@ from bench.provider import SimulatedProvider
 from tests.e2e.exchange import (
     BEARER,
     COUNT,
+    FAILURES_STAND_ALONE,
     JSON,
     MODEL,
     NATIVE,
@@ -65,6 +66,7 @@ def server(
             "general_settings": {"master_key": KEY},
             "server": {"max_body_bytes": MAX_BODY_BYTES},
             "pass_through": {"caller_key": True},
+            "limits": FAILURES_STAND_ALONE,
             "keys": [{"name": "limited", "key": "sk-limited-0123456789", "models": ["spare-0"]}],
         }
     )

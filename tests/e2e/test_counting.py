@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from bench.provider import SimulatedProvider, count_tokens
+from tests.e2e.exchange import FAILURES_STAND_ALONE
 from tests.server import KEY, Tallygate, free_port
 
 Body = dict[str, Any]
@@ -56,6 +57,7 @@ def server(provider: SimulatedProvider, start: Callable[..., Tallygate]) -> Tall
                 one("refused", api_key="sk-ant-invalid"),
                 one("anthropic/*", "*"),
             ],
+            "limits": FAILURES_STAND_ALONE,
             "keys": [
                 {"name": "team-a", "key": TEAM_A, "models": ["other", "anthropic/*"]},
                 {"name": "team-b", "key": TEAM_B, "models": ["claude"]},

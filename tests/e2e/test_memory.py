@@ -12,7 +12,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from bench.provider import SimulatedProvider, count_tokens
-from tests.e2e.exchange import anthropic, counted, model_list, question, refused, until
+from tests.e2e.exchange import (
+    FAILURES_STAND_ALONE,
+    anthropic,
+    counted,
+    model_list,
+    question,
+    refused,
+    until,
+)
 from tests.e2e.herd import ask_at_once, children, connected
 from tests.server import Tallygate
 
@@ -25,6 +33,7 @@ def config(provider: SimulatedProvider, **cache: Any) -> dict[str, Any]:
     return {
         "model_list": model_list(**{"claude-3-5-sonnet": anthropic("claude-x", provider.url)}),
         "cache": cache,
+        "limits": FAILURES_STAND_ALONE,
     }
 
 

@@ -46,7 +46,7 @@ def test_a_name_leads_to_its_deployments_in_order(
     route = router.resolve(model)
     assert route is not None
     assert route.alias == alias
-    assert [one.endpoint.upstream_model for one in route.deployments] == upstream
+    assert [one.endpoint.upstream_model for pool in route.pools for one in pool.members] == upstream
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_an_unknown_name_leads_nowhere(router: Router, model: str) -> None:
 def test_a_native_id_is_asked_of_those_who_serve_it(router: Router) -> None:
     route = router.resolve_native("claude-two")
     assert route is not None
-    assert [one.name for one in route.deployments] == ["claude[1]"]
+    assert [one.name for pool in route.pools for one in pool.members] == ["claude[1]"]
 
 
 def test_any_other_native_id_is_asked_with_the_first_anthropic_key(router: Router) -> None:
     route = router.resolve_native("claude-brand-new")
     assert route is not None
-    (one,) = route.deployments
+    (one,) = [one for pool in route.pools for one in pool.members]
     assert (one.name, one.endpoint.upstream_model) == ("claude[0]", "claude-brand-new")
 
 

@@ -1,0 +1,161 @@
+"""Who of a pool is asked, and who next: each entry once, one of them a second time at most.
+
+choose ─ (rpm budget) ─ leader.lead ──count, or an error that is about the question──► Outcome
+  ▲                          │ the deployment failed or limits us
+  ├── another may be asked ──┤
+  └── none; one retry is left, and the budget has one: a short pause ── the same again
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+import msgspec
+from msgspec import Struct
+
+from adapters.base import CountRequest, Deployment, UpstreamError
+from app.leader import Journey, Leader, Outcome
+from app.limits import Deployments, is_failure, is_worth_a_retry
+from app.routing import Pool
+
+PAUSE_S = 0.25
+"""A retry comes after a random part of this: those who failed together do not come back together.
+https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/ (2026-11)"""
+CANCELLED = UpstreamError(499, "api_error", "the server ends", "cancelled")
+
+
+class _Tries(Struct):
+    """What has been tried of one pool for one question."""
+
+    until: float
+    failed: set[str] = set()
+    outcome: Outcome | None = None
+
+
+class Dispatcher:
+    """Asks a pool, within one deadline, with the state of each deployment in view."""
+
+    def __init__(
+        self,
+        leader: Leader,
+        deployments: Deployments,
+        *,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._leader = leader
+        self._deployments = deployments
+        self._chance = chance
+
+    async def ask(
+        self,
+        count: CountRequest,
+        pool: Pool,
+        timeout_s: float,
+        journey: Journey,
+        *,
+        as_caller: bool,
+    ) -> Outcome:
+        """Ask until there is an answer, or nobody left. Raises nothing.
+
+        At least one entry can be asked: its credential is there. ``as_caller``: with the caller's
+        own credential, whose limits and failures are not ours.
+        """
+        if as_caller:
+            journey.deployment = pool.first
+            return await self._leader.lead(count, pool.first, timeout_s, journey)
+        members = [one for one in pool.members if not one.endpoint.missing]
+        tries = _Tries(time.monotonic() + timeout_s)
+        done = False
+        while not done and (chosen := self._choose(members, tries)) is not None:
+            done = await self._try(count, chosen, members, tries, journey)
+        if not done and (chosen := await self._pause(members, tries, journey)) is not None:
+            await self._try(count, chosen, members, tries, journey)
+        return _told(tries, journey) or Outcome(error=self._refusal(members))
+
+    async def _try(
+        self,
+        count: CountRequest,
+        deployment: Deployment,
+        members: list[Deployment],
+        tries: _Tries,
+        journey: Journey,
+    ) -> bool:
+        """Ask one, which may use its even share of the time that is left; say whether that is all.
+
+        All: a count, or an error that the next one would answer too.
+        """
+        others = max(sum(self._may_be_asked(one, tries) for one in members), 1)
+        left_s = max(tries.until - time.monotonic(), 0.001)
+        state = self._deployments.of(deployment)
+        journey.deployment = deployment
+        state.take_off()
+        outcome = Outcome(error=CANCELLED)
+        try:
+            timeout_s = min(left_s / others, deployment.timeout_s)
+            outcome = await self._leader.lead(count, deployment, timeout_s, journey)
+        finally:
+            state.land(outcome.error)
+        tries.outcome = outcome
+        tries.failed.add(deployment.name)
+        return outcome.error is None or not _another_may_answer(outcome.error)
+
+    def _choose(self, members: list[Deployment], tries: _Tries) -> Deployment | None:
+        """Take the least busy for its weight; where all are alike, by chance and weight."""
+        if time.monotonic() >= tries.until:
+            return None
+        open_ = [one for one in members if self._may_be_asked(one, tries)]
+        if len(open_) < 2:  # noqa: PLR2004 -- no choice
+            return open_[0] if open_ else None
+        return min(
+            open_,
+            key=lambda one: (
+                self._deployments.of(one).in_flight / one.weight,
+                # Of these keys the greatest is an entry's as often as its share of the weights is:
+                # Efraimidis and Spirakis, Information Processing Letters 97 (2006).
+                -(self._chance() ** (1 / one.weight)),
+            ),
+        )
+
+    def _may_be_asked(self, deployment: Deployment, tries: _Tries) -> bool:
+        closed = self._deployments.of(deployment).closed_s > 0
+        return deployment.name not in tries.failed and not closed
+
+    async def _pause(
+        self, members: list[Deployment], tries: _Tries, journey: Journey
+    ) -> Deployment | None:
+        """Wait before the one retry, and say of whom; None where there is none."""
+        error = tries.outcome.error if tries.outcome is not None else None
+        if journey.retried or error is None or not is_worth_a_retry(error):
+            return None
+        tries.failed.clear()
+        pause_s = PAUSE_S * self._chance()
+        chosen = self._choose(members, tries)
+        if chosen is None or time.monotonic() + pause_s >= tries.until:
+            return None
+        if not self._deployments.of(chosen).retries.take():
+            return None
+        journey.retried = True
+        await asyncio.sleep(pause_s)
+        # Others' failures may have closed it meanwhile.
+        return self._choose([chosen], tries)
+
+    def _refusal(self, members: list[Deployment]) -> UpstreamError:
+        """Say why nobody was asked: in the words of the one that may be asked first."""
+        states = [self._deployments.of(one) for one in members]
+        return min(states, key=lambda one: one.closed_s).refusal()
+
+
+def _another_may_answer(error: UpstreamError) -> bool:
+    return is_failure(error) or error.status == HTTPStatus.TOO_MANY_REQUESTS
+
+
+def _told(tries: _Tries, journey: Journey) -> Outcome | None:
+    """Let the caller not repeat what has been repeated here."""
+    outcome = tries.outcome
+    if outcome is None or outcome.error is None or not journey.retried:
+        return outcome
+    headers = (*outcome.error.headers, ("x-should-retry", "false"))
+    error = msgspec.structs.replace(outcome.error, headers=headers)
+    return msgspec.structs.replace(outcome, error=error)

@@ -1,0 +1,214 @@
+"""Whether a deployment may be asked now: cooldown, breaker, retry budget. No await, no I/O.
+
+            429 ──────────► cooling ── retry-after, or COOLDOWN_S ──► may be asked
+    5 failures in a row ──► open ──── probe_s ──► one question goes, the others are refused
+                             ▲                       │
+                             └──────── fails ────────┴─ an answer of any kind ──► closed
+
+Until when a deployment is left alone is one number that all workers of the server share. The
+failures in a row, and what the last one was, each worker knows by itself.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, MutableSequence
+
+import msgspec
+from msgspec import Struct
+
+from adapters.base import Deployment, UpstreamError
+from app.config_sections import Limits as Settings
+
+COOLDOWN_S = 5.0
+"""After a 429 that does not say when to come back."""
+WINDOW_S = 10
+LONG_WAIT_S = 30
+OK, TOO_MANY, SERVER_ERRORS, BAD_GATEWAY, GATEWAY_TIMEOUT = 200, 429, 500, 502, 504
+CELLS = 2
+"""What workers share about a deployment: until when it is left alone, and which status says why."""
+_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_TYPES = {429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error"}
+
+
+class Deployments:
+    """What this worker knows about the state of each deployment.
+
+    ``cells`` holds CELLS numbers for each, in the configuration's order, and may be shared memory:
+    each write is one store of a double, the later one stays, and either is true.
+    """
+
+    def __init__(
+        self,
+        deployments: Iterable[Deployment],
+        settings: Settings,
+        clock: Callable[[], float],
+        cells: MutableSequence[float] | None = None,
+    ) -> None:
+        names = [one.name for one in deployments]
+        if cells is None or len(cells) != CELLS * len(names):
+            cells = [0.0] * (CELLS * len(names))
+        self._states = {
+            name: State(name, settings, clock, cells, CELLS * index)
+            for index, name in enumerate(names)
+        }
+
+    def of(self, deployment: Deployment) -> "State":
+        """Return the state of a deployment: of its entry, whatever its wildcard stands for."""
+        return self._states[deployment.name]
+
+
+class State:
+    """One deployment, as this worker sees it."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        clock: Callable[[], float],
+        cells: MutableSequence[float],
+        cell: int,
+    ) -> None:
+        self.name = name
+        self.in_flight = 0
+        self.retries = RetryBudget(settings.retry_ratio, settings.retries_per_s, clock)
+        self._settings = settings
+        self._clock = clock
+        self._cells = cells
+        self._cell = cell
+        self._row = 0
+        self._last: UpstreamError | None = None
+
+    @property
+    def closed_s(self) -> float:
+        """How long it is to be left alone from now on; 0 when it may be asked."""
+        return max(self._cells[self._cell] - self._clock(), 0.0)
+
+    def take_off(self) -> None:
+        """Count a question that goes out now.
+
+        The first one after a pause is the probe of an open breaker: until it has landed, and for
+        ``probe_s`` at most, every worker takes the breaker for open.
+        """
+        self.in_flight += 1
+        self.retries.asked()
+        if self._is_open:
+            self._cells[self._cell] = self._clock() + self._settings.breaker_probe_s
+
+    def land(self, error: UpstreamError | None) -> None:
+        """Hear how the question ended; None: with a count."""
+        self.in_flight -= 1
+        if error is not None and is_failure(error):
+            self._row += 1
+            self._last = error
+            if self._row >= self._settings.breaker_failures or self._is_open:
+                self._close(self._settings.breaker_probe_s, error)
+        elif error is not None and error.status == TOO_MANY:
+            self._row = 0
+            self._last = error
+            self._close(min(_wait_s(error), self._settings.cooldown_max_s), error)
+        elif error is None or error.upstream_status:
+            self._row = 0
+            if self._is_open:
+                self._cells[self._cell] = 0.0
+
+    def refusal(self) -> UpstreamError:
+        """Say why it is not asked now: the true reason, and when to come back."""
+        wait_s = max(math.ceil(self.closed_s), 1)
+        status = int(self._cells[self._cell + 1]) or BAD_GATEWAY
+        last = self._last
+        if last is None or _shown(last) != status:
+            last = UpstreamError(status, _TYPES.get(status, "api_error"), "", f"status {status}")
+        if status == TOO_MANY:
+            message = f"the provider limits how often it is asked; it is asked again in {wait_s} s"
+        else:
+            message = (
+                f"the provider fails ({last.reason}); it is asked again in {wait_s} s, "
+                "what is remembered is answered meanwhile"
+            )
+        headers: tuple[tuple[str, str], ...] = (("retry-after", str(wait_s)),)
+        if wait_s > LONG_WAIT_S:
+            headers += (("x-should-retry", "false"),)
+        return msgspec.structs.replace(
+            last, message=message, details=b"", headers=headers, upstream_request_id=""
+        )
+
+    @property
+    def _is_open(self) -> bool:
+        """Say whether the breaker is; a limit that has passed is no reason for a probe."""
+        return bool(self._cells[self._cell]) and self._cells[self._cell + 1] != TOO_MANY
+
+    def _close(self, seconds: float, error: UpstreamError) -> None:
+        self._cells[self._cell + 1] = _shown(error)
+        self._cells[self._cell] = self._clock() + seconds
+
+
+def _shown(error: UpstreamError) -> int:
+    """Return the status that callers see: our credential is never theirs."""
+    return BAD_GATEWAY if error.credential_fault else error.status
+
+
+def is_failure(error: UpstreamError) -> bool:
+    """Say whether the deployment failed, rather than refused what was asked or limited us.
+
+    A refused credential is such a failure: whoever asks next is refused too. What we ourselves
+    could not write or send is none.
+    """
+    if error.credential_fault:
+        return True
+    if error.upstream_status:
+        return error.upstream_status == OK or error.upstream_status >= SERVER_ERRORS
+    return error.broken or error.status == GATEWAY_TIMEOUT
+
+
+def is_worth_a_retry(error: UpstreamError) -> bool:
+    """Say whether the same deployment may well answer the same question a moment later.
+
+    A connection that broke, or a 5xx; not a timeout, which has used up the time.
+    """
+    if error.upstream_status:
+        return error.upstream_status >= SERVER_ERRORS
+    return error.broken
+
+
+class _Second(Struct):
+    asked: int = 0
+    retried: int = 0
+
+
+class RetryBudget:
+    """Retries are at most a share of what was asked lately, and a few a second always."""
+
+    def __init__(self, ratio: float, per_s: int, clock: Callable[[], float]) -> None:
+        self._ratio = ratio
+        self._per_s = per_s
+        self._clock = clock
+        self._seconds: dict[int, _Second] = {}
+
+    def asked(self) -> None:
+        """Count a question that goes out."""
+        self._now().asked += 1
+
+    def take(self) -> bool:
+        """Take one retry, if there is one."""
+        now = self._now()
+        seconds = self._seconds.values()
+        asked, retried = sum(one.asked for one in seconds), sum(one.retried for one in seconds)
+        if now.retried >= self._per_s and retried >= self._ratio * asked:
+            return False
+        now.retried += 1
+        return True
+
+    def _now(self) -> _Second:
+        second = int(self._clock())
+        found = self._seconds.get(second)
+        if found is None:
+            for old in [one for one in self._seconds if one <= second - WINDOW_S]:
+                del self._seconds[old]
+            found = self._seconds[second] = _Second()
+        return found
+
+
+def _wait_s(error: UpstreamError) -> float:
+    """Read the provider's retry-after; one that cannot be read is none."""
+    found = _SECONDS.fullmatch(dict(error.headers).get("retry-after", ""))
+    return float(found[0]) if found else COOLDOWN_S

@@ -4,6 +4,7 @@ import hmac
 import re
 from collections.abc import Mapping
 
+import msgspec
 from msgspec import Struct
 
 from adapters.base import Secret
@@ -30,6 +31,17 @@ class Caller(Struct, frozen=True):
     name: str
     models: tuple[str, ...] | None = None
     is_master: bool = False
+    rpm: int | None = None
+    max_parallel_misses: int | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Say whether what it asks of providers is counted; nobody asks this of a hit."""
+        return self.rpm is not None or self.max_parallel_misses is not None
+
+    def unlimited(self) -> "Caller":
+        """Give the same caller for what it has not asked itself."""
+        return msgspec.structs.replace(self, rpm=None, max_parallel_misses=None)
 
     def may_count(self, names: tuple[str, ...]) -> bool:
         """Say whether one of a model's names is among those this key may use."""
@@ -52,7 +64,11 @@ class Authenticator:
 
     def __init__(self, keys: tuple[CallerKey, ...]) -> None:
         self._callers = {
-            key.sha256: (key.sha256, Caller(key.name, key.models, key.is_master)) for key in keys
+            key.sha256: (
+                key.sha256,
+                Caller(key.name, key.models, key.is_master, key.rpm, key.max_parallel_misses),
+            )
+            for key in keys
         }
 
     def caller(self, headers: Mapping[str, str]) -> Caller:

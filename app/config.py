@@ -263,7 +263,13 @@ def _keys(source: Source, master_key: str | None) -> tuple[tuple[CallerKey, ...]
             raise source.error(path, f"the same key as {kept[digest].name}; give each its own")
         if entry.name in {key.name for key in kept.values()}:
             raise source.error((*path, "name"), "a name used twice; names tell callers apart")
-        kept[digest] = CallerKey(entry.name, digest, entry.models)
+        kept[digest] = CallerKey(
+            entry.name,
+            digest,
+            entry.models,
+            rpm=entry.rpm,
+            max_parallel_misses=entry.max_parallel_misses,
+        )
     if not kept:
         return (), "no key is configured"
     for weak in WEAK_KEYS:

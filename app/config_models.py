@@ -76,9 +76,6 @@ def _deployment(
         for name in given
         if name not in _PARAMS | _OWN_PARAMS
     ]
-    if "rpm" in given:
-        where = f"model_list[{path[1]}].litellm_params.rpm"
-        notices.append(f"{where} bounds background recounts only; it is no limit yet")
     prefix, model = _provider_and_model(source, given, inner)
     provider, endpoint = _endpoint(source, given, prefix, model, inner)
     return Deployment(

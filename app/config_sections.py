@@ -121,6 +121,9 @@ class KeyEntry(Struct, frozen=True, forbid_unknown_fields=True):
     key: Secret | None = None
     key_sha256: str | None = None
     models: tuple[str, ...] | None = None
+    rpm: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """Questions a minute that are not remembered."""
+    max_parallel_misses: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     metadata: dict[str, Any] = {}
 
 
@@ -131,3 +134,10 @@ class CallerKey(Struct, frozen=True):
     sha256: bytes
     models: tuple[str, ...] | None = None
     is_master: bool = False
+    rpm: int | None = None
+    max_parallel_misses: int | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Say whether there is anything to watch."""
+        return self.rpm is not None or self.max_parallel_misses is not None

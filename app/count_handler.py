@@ -162,6 +162,7 @@ class CountHandler:
                 body_bytes=len(request.body),
                 upstream_ms=journey.upstream_ms,
                 upstream_calls=journey.upstream_calls,
+                budget_wait_ms=journey.budget_wait_ms,
                 dropped=tuple(filter(None, answer.record.dropped.decode().split(",")))
                 if answer
                 else (),

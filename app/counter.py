@@ -31,13 +31,14 @@ from app.dispatch import Dispatcher
 from app.errors import ProxyError, forbidden, from_upstream, operator_fault, overloaded, timed_out
 from app.flight import NOTHING, Ask, Flights, Landed
 from app.freshness import Freshness
+from app.key_limits import KeyLimits, OverKeyLimitError
 from app.keys import Answer, Keys, Place
 from app.leader import Journey
 from app.question import Question, refuse_unknown
 from app.refusals import Refusals
 from app.routing import Pool, Route, Router
 from cache.singleflight import CrowdedError, Patience, SingleFlight
-from cache.tiers import Record, Tiers, Wanted
+from cache.tiers import Landing, Record, Tiers, Wanted
 
 LANDING_S = 0.25
 """What a waiter allows a flight beyond its deadline to land: the leader's error says more."""
@@ -68,6 +69,7 @@ class TokenCounter:
         cache: Cache,
         keys: Keys,
         tiers: Tiers,
+        key_limits: KeyLimits,
         dispatcher: Dispatcher,
         estimator: LocalCounter,
         wall_clock_ns: Callable[[], int],
@@ -76,6 +78,7 @@ class TokenCounter:
         self._cache = cache
         self._keys = keys
         self._tiers = tiers
+        self._key_limits = key_limits
         self._flights = Flights(dispatcher, tiers, wall_clock_ns)
         self._estimator = estimator
         self._wall_clock_ns = wall_clock_ns
@@ -169,12 +172,13 @@ class TokenCounter:
 
     async def _remembered(self, place: Place, pool: Pool, fresh: Freshness) -> Answer:
         """Look into every tier and ask nobody. Raises ProxyError."""
-        if not fresh.no_cache:
-            wanted = Wanted(place.key, place.max_age_s, place.lifetime.keep_s, bytes)
-            found = await self._tiers.find(wanted)
-            if found is not None:
-                return place.answer(found.record, "cache", tier=found.tier)
+        if not fresh.no_cache and (found := await self._find(place)):
+            return place.answer(found.record, "cache", tier=found.tier)
         raise _not_asked(pool, fresh)
+
+    async def _find(self, place: Place, *, again: bool = False) -> Landing | None:
+        wanted = Wanted(place.key, place.max_age_s, place.lifetime.keep_s, bytes)
+        return await self._tiers.find(wanted, again=again)
 
     def _stale(self, trip: Trip, pool: Pool) -> Answer | None:
         """Find the last known count of a provider that fails, if the client takes one."""
@@ -194,8 +198,20 @@ class TokenCounter:
     async def _fly(
         self, trip: Trip, place: Place, pool: Pool, refused: UpstreamError | None
     ) -> tuple[Landed, bool]:
-        if refused is not None and not trip.question.freshness.no_cache:
+        """Find out what the caller wants to know, within what its key may ask."""
+        fresh, caller = trip.question.freshness, trip.caller
+        if refused is not None and not fresh.no_cache:
             return Landed(error=refused), True
+        if not caller.is_limited:
+            return await self._join(trip, place, pool)
+        # What another worker or machine remembers is a hit, too, and free.
+        if not fresh.no_cache and (found := await self._find(place, again=True)):
+            return Landed(found.record, source="cache", tier=found.tier), False
+        again, trip.journey.is_counted = trip.journey.is_counted, True
+        async with self._key_limits.miss(caller, again=again):
+            return await self._join(trip, place, pool)
+
+    async def _join(self, trip: Trip, place: Place, pool: Pool) -> tuple[Landed, bool]:
         # Only what is asked in the same way flies together: another name's entries have other
         # credentials and other deadlines, and their failure is their own; a question that must be
         # asked anew joins no flight that took off before it; one that must not be stored does not
@@ -247,7 +263,7 @@ class TokenCounter:
         """Ask again what is remembered, and remember what comes. Raises ProxyError."""
         question = msgspec.structs.replace(question, freshness=Freshness(no_cache=True))
         until = time.monotonic() + deployment.timeout_s
-        trip = Trip(question, caller, until, until, until, Journey())
+        trip = Trip(question, caller.unlimited(), until, until, until, Journey())
         return (await self._ask(trip, Pool((deployment,)))).record
 
     async def close(self) -> None:
@@ -285,6 +301,8 @@ def _not_asked(pool: Pool, fresh: Freshness) -> ProxyError:
 
 def _another_may_answer(error: ProxyError) -> bool:
     """Say whether the provider failed, rather than the caller's request."""
+    if isinstance(error, OverKeyLimitError):
+        return False
     return error.status == HTTPStatus.TOO_MANY_REQUESTS or error.status >= _SERVER_ERRORS
 
 

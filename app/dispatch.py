@@ -1,6 +1,6 @@
 """Who of a pool is asked, and who next: each entry once, one of them a second time at most.
 
-choose ─ (rpm budget) ─ leader.lead ──count, or an error that is about the question──► Outcome
+choose ─ budgets.take ─ leader.lead ──count, or an error that is about the question──► Outcome
   ▲                          │ the deployment failed or limits us
   ├── another may be asked ──┤
   └── none; one retry is left, and the budget has one: a short pause ── the same again
@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from adapters.base import CountRequest, Deployment, UpstreamError
+from app.budget import Budgets, OverBudgetError
 from app.leader import Journey, Leader, Outcome
 from app.limits import Deployments, is_failure, is_worth_a_retry
 from app.routing import Pool
@@ -41,11 +42,13 @@ class Dispatcher:
         self,
         leader: Leader,
         deployments: Deployments,
+        budgets: Budgets,
         *,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._leader = leader
         self._deployments = deployments
+        self._budgets = budgets
         self._chance = chance
 
     async def ask(
@@ -87,22 +90,41 @@ class Dispatcher:
         All: a count, or an error that the next one would answer too.
         """
         others = max(sum(self._may_be_asked(one, tries) for one in members), 1)
-        left_s = max(tries.until - time.monotonic(), 0.001)
-        state = self._deployments.of(deployment)
+        until = time.monotonic() + max(tries.until - time.monotonic(), 0.001) / others
         journey.deployment = deployment
+        tries.failed.add(deployment.name)
+        try:
+            await self._in_budget(deployment, until, journey)
+        except OverBudgetError as error:
+            tries.outcome = tries.outcome or Outcome(error=error.refusal())
+            return False
+        state = self._deployments.of(deployment)
+        if state.closed_s > 0:  # others have found out while this one waited for its turn
+            tries.outcome = tries.outcome or Outcome(error=state.refusal())
+            return False
         state.take_off()
         outcome = Outcome(error=CANCELLED)
         try:
-            timeout_s = min(left_s / others, deployment.timeout_s)
+            timeout_s = min(max(until - time.monotonic(), 0.001), deployment.timeout_s)
             outcome = await self._leader.lead(count, deployment, timeout_s, journey)
         finally:
             state.land(outcome.error)
         tries.outcome = outcome
-        tries.failed.add(deployment.name)
         return outcome.error is None or not _another_may_answer(outcome.error)
 
+    async def _in_budget(self, deployment: Deployment, until: float, journey: Journey) -> None:
+        """Wait for the deployment's turn. Raises OverBudgetError."""
+        began = time.monotonic()
+        try:
+            await self._budgets.take(deployment, until)
+        finally:
+            journey.budget_wait_ms += (time.monotonic() - began) * 1000
+
     def _choose(self, members: list[Deployment], tries: _Tries) -> Deployment | None:
-        """Take the least busy for its weight; where all are alike, by chance and weight."""
+        """Take who has room in its rpm, and of these the least busy for its weight.
+
+        Where all are alike, chance and weight decide.
+        """
         if time.monotonic() >= tries.until:
             return None
         open_ = [one for one in members if self._may_be_asked(one, tries)]
@@ -111,6 +133,7 @@ class Dispatcher:
         return min(
             open_,
             key=lambda one: (
+                self._budgets.wait_s(one),
                 self._deployments.of(one).in_flight / one.weight,
                 # Of these keys the greatest is an entry's as often as its share of the weights is:
                 # Efraimidis and Spirakis, Information Processing Letters 97 (2006).

@@ -9,7 +9,7 @@ from sanic.config import Config
 from app.config import ConfigError, Settings, load
 from app.errors import AnthropicErrorHandler
 from app.log import configure_logging, describe
-from app.main_process import CLOSED, METRICS, hand_over_all, supervise
+from app.main_process import LIMITS, METRICS, hand_over_all, supervise
 from app.process_life.board import own_name
 from app.process_life.leaving import BOARD, WorkerLife, hear_no_more, outlive_hangup
 from app.process_life.sanic_inside import handed_over
@@ -67,9 +67,8 @@ def _add_listeners(app: Server) -> None:
         outlive_hangup()
         board = handed_over(app, BOARD)
         row = board.row(own_name()) if board else None
-        app.ctx.worker = Worker(
-            app.ctx.settings, handed_over(app, METRICS), row, handed_over(app, CLOSED)
-        )
+        shared, limits = handed_over(app, METRICS), handed_over(app, LIMITS)
+        app.ctx.worker = Worker(app.ctx.settings, shared, row, limits)
         await app.ctx.worker.open()
 
     @app.after_server_start

@@ -43,6 +43,9 @@ class Journey(Struct):
     upstream_ms: float = 0.0
     retried: bool = False
     """A deployment was asked a second time: once is all that one question may cost."""
+    is_counted: bool = False
+    """It is one of its caller's misses of this minute (`app.key_limits`)."""
+    budget_wait_ms: float = 0.0
 
 
 class Outcome(Struct, frozen=True):

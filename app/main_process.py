@@ -8,15 +8,16 @@ from sanic import Sanic
 from app.config import ConfigError, Settings, load
 from app.config_source import Accepted
 from app.log import configure_logging, describe, logger
-from app.process_life.board import Board
+from app.process_life.board import ROWS_PER_WORKER, Board
 from app.process_life.leaving import BOARD
 from app.process_life.listening import SOCKETS
 from app.process_life.sanic_inside import MainProcess, hand_over, handed_over
 from app.process_life.supervisor import Supervisor
+from app.shared_limits import share_limits
 from app.telemetry.metrics import carry
-from app.workers import Server, metrics_layout, shared_cells, shared_metrics, tell
+from app.workers import Server, metrics_layout, shared_metrics, tell
 
-METRICS, CLOSED = "metrics", "closed"
+METRICS, LIMITS = "metrics", "limits"
 _CONFIG = "config"
 
 
@@ -27,7 +28,7 @@ def hand_over_all(app: Sanic[Any, Any]) -> None:
     hand_over(app, SOCKETS, app.ctx.listening)
     hand_over(app, BOARD, Board(app.state.workers))
     hand_over(app, METRICS, shared_metrics(settings, app.state.workers))
-    hand_over(app, CLOSED, shared_cells(settings))
+    hand_over(app, LIMITS, share_limits(settings, app.state.workers * ROWS_PER_WORKER))
 
 
 def supervise(app: Sanic[Any, Any]) -> None:
@@ -53,11 +54,11 @@ class _Change:
 
     def __init__(self, app: Any, new: Settings) -> None:
         self._app, self._old, self._new = app, app.ctx.settings, new
-        self._kept = {name: handed_over(app, name) for name in (_CONFIG, METRICS, CLOSED)}
+        self._kept = {name: handed_over(app, name) for name in (_CONFIG, METRICS, LIMITS)}
         app.ctx.settings = new
         hand_over(app, _CONFIG, Accepted(new.source))
-        # What is left alone is soon found out again, and may be another deployment by now.
-        hand_over(app, CLOSED, shared_cells(new))
+        rows = app.state.workers * ROWS_PER_WORKER
+        hand_over(app, LIMITS, share_limits(new, rows, before=self._kept[LIMITS]))
         if metrics_layout(new).slots != metrics_layout(self._old).slots:
             hand_over(app, METRICS, shared_metrics(new, app.state.workers))
             self._carry()

@@ -22,7 +22,6 @@ from app.counter import TokenCounter
 from app.dispatch import Dispatcher
 from app.keys import Keys
 from app.leader import Leader
-from app.limits import CELLS, Deployments
 from app.log import logger
 from app.memory import open_tiers
 from app.process_life.board import ROWS_PER_WORKER
@@ -30,6 +29,7 @@ from app.process_life.listening import LoopPolicy, Sockets, listen
 from app.repeats import Repeats
 from app.routing import Router
 from app.sentinel import Sentinel
+from app.shared_limits import SharedLimits, share_limits
 from app.telemetry import Sink, Telemetry
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
@@ -126,7 +126,7 @@ class Worker:
         settings: Settings,
         shared: MutableSequence[float] | None,
         row: int | None = None,
-        closed: MutableSequence[float] | None = None,
+        limits: SharedLimits | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = _metrics(settings, shared, row)
@@ -141,14 +141,20 @@ class Worker:
         self.upstream = Upstream()
         self.credentials = Credentials()
         self.tiers = open_tiers(settings, self.metrics.cache, WALL_CLOCK)
+        if limits is None or row is None:  # a process without others
+            limits, row = share_limits(settings, rows=1), 0
+        limits.live(row)
+        self.budgets = limits.budgets(settings, row, self.tiers, self.metrics.limit)
         self.counter = TokenCounter(
             router=self.router,
             cache=settings.cache,
             keys=Keys(settings.secret("cache-key"), settings.cache, self.tiers.generations),
             tiers=self.tiers,
+            key_limits=limits.key_limits(settings, row, self.metrics.limit),
             dispatcher=Dispatcher(
                 Leader(self.upstream, self.credentials, WALL_CLOCK),
-                Deployments(settings.models.deployments, settings.limits, time.monotonic, closed),
+                limits.deployments(settings),
+                self.budgets,
             ),
             estimator=Estimator(),
             wall_clock_ns=time.time_ns,
@@ -170,6 +176,7 @@ class Worker:
         """End flights before the client they fly on, and write what is still to be written."""
         await self.sentinel.close()
         await self.counter.close()
+        await self.budgets.close()
         await self.tiers.close()
         await self.credentials.close()
         await self.upstream.close()
@@ -186,12 +193,6 @@ def metrics_layout(settings: Settings) -> Layout:
 def shared_metrics(settings: Settings, workers: int) -> MutableSequence[float]:
     """Make the array that all workers of this server count in; the last row is for totals."""
     slots = metrics_layout(settings).width * (workers * ROWS_PER_WORKER + 1)
-    return cast("MutableSequence[float]", multiprocessing.RawArray("d", slots))
-
-
-def shared_cells(settings: Settings) -> MutableSequence[float]:
-    """Make the memory in which workers tell each other which deployments are left alone."""
-    slots = CELLS * len(settings.models.deployments)
     return cast("MutableSequence[float]", multiprocessing.RawArray("d", slots))
 
 

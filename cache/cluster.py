@@ -23,12 +23,14 @@ from redis.exceptions import ResponseError
 from cache._cluster_entered import Away, Entered, Failed, Found, Held, Led, read_failure
 from cache._cluster_faults import AwayError
 from cache._cluster_link import PROBE_S, Counters, Link
+from cache._cluster_pace import Paced, take_slots
 from cache._cluster_scripts import ENTER, FAIL, LAND, RAISE, RELEASE, RENEW, Script, enter_args
 from cache._cluster_upkeep import BATCH, read, read_generations, read_stats, scan, unlink
 from cache.breaker import Breaker
 from cache.cluster_url import check_namespace, parse
 from cache.failure import LASTS_S, Failure
 from cache.generations import latest_generation
+from cache.pace import Pace
 
 __all__ = [
     "Away",
@@ -39,6 +41,7 @@ __all__ = [
     "Found",
     "Held",
     "Led",
+    "Paced",
 ]
 
 LEASE_MS = 3_000
@@ -158,6 +161,11 @@ class ClusterCache:
             return bool(await self._link.run(script, [name], token, *args))
 
         return await self._link.ask(work) or False
+
+    async def pace(self, name: str, pace: Pace, wanted: int, host: str) -> Paced | None:
+        """Take slots of a pace that all machines share; None where nobody can tell."""
+        key = f"{self._namespace}:pace:{{{name}}}"
+        return await self._link.ask(lambda: take_slots(self._link, key, pace, wanted, host))
 
     async def generations(self) -> dict[str, int] | None:
         """Return the generations that anybody has raised here; None where nobody can tell."""

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cache.background import Background
-from cache.cluster import ClusterCache
+from cache.cluster import ClusterCache, Paced
 from cache.failure import Failure
 from cache.generations import Generations
 from cache.hearing import Hearing
@@ -25,10 +25,11 @@ from cache.host import HostCache
 from cache.leadership import Landing, Leadership, Lease, Wanted
 from cache.leases import HostLeases
 from cache.local import LocalTier
+from cache.pace import Pace
 from cache.record import BadRecordError, Codec, Record
 from cache.stats import cluster_stats, host_stats
 
-__all__ = ["Failure", "Landing", "Lease", "Record", "Tiers", "Wanted", "differs"]
+__all__ = ["Failure", "Landing", "Lease", "Paced", "Record", "Tiers", "Wanted", "differs"]
 
 logger = logging.getLogger("tallygate.cache")
 
@@ -74,9 +75,9 @@ class Tiers:
         """Look into this process's own tier: no await, no decode."""
         return self.local.get(key, max_age_s)
 
-    async def find(self, wanted: Wanted) -> Landing | None:
-        """Look into the shared tiers, and ask nobody."""
-        if found := self.look(wanted):
+    async def find(self, wanted: Wanted, *, again: bool = False) -> Landing | None:
+        """Look into the shared tiers, and ask nobody; ``again`` as in ``look``."""
+        if found := self.look(wanted, again=again):
             return found
         data = await self._cluster.get(wanted.key) if self._cluster else None
         if data is not None and (record := self.from_cluster(wanted, data)):
@@ -232,6 +233,15 @@ class Tiers:
     def claim(self, name: str, every_s: float) -> bool:
         """Do a thing at most once in ``every_s`` seconds on this machine; without a host: yes."""
         return self._leases is None or self._leases.claim(name.encode(), every_s)
+
+    @property
+    def has_cluster(self) -> bool:
+        """Say whether there is a tier that other machines share."""
+        return self._cluster is not None
+
+    async def pace(self, name: str, pace: Pace, wanted: int, host: str) -> Paced | None:
+        """Take slots of a pace that all machines share; None without a cluster that answers."""
+        return await self._cluster.pace(name, pace, wanted, host) if self._cluster else None
 
     async def stats(self) -> dict[str, Any]:
         """Say how full each tier is, and how it does; None for one that is off. Raises nothing."""

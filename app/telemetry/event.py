@@ -38,6 +38,8 @@ class CountEvent(Struct, frozen=True, omit_defaults=True):
     body_bytes: int = 0
     upstream_ms: float = 0.0
     upstream_calls: int = 0
+    budget_wait_ms: float = 0.0
+    """How long it waited for the deployment's rpm, whether or not its turn came."""
     client_request_id: str = ""
     user_agent: str = ""
     dropped: tuple[str, ...] = ()

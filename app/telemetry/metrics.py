@@ -32,6 +32,8 @@ TIERS = {
     "host": ("hit", "miss", "expired", "bad", "error", "dropped"),
     "cluster": ("hit", "miss", "expired", "bad", "error", "dropped"),
 }
+LIMITS = ("rpm", "key_rpm", "key_parallel")
+"""A deployment's, and the two of a caller's key."""
 RECOUNTS = ("same", "drift", "failed")
 OTHER = "other"
 
@@ -53,6 +55,7 @@ class Layout:
         for tier, results in TIERS.items():
             self._add("tallygate_cache_total", tier=(tier,), result=results)
         self._add("tallygate_recounts_total", result=RECOUNTS)
+        self._add("tallygate_limited_total", limit=LIMITS)
         outcomes = (*SOURCES, "error")
         limits = tuple(f"{limit:g}" for limit in BUCKETS_S)
         self._add("tallygate_request_seconds_bucket", source=outcomes, le=(*limits, "+Inf"))
@@ -123,6 +126,10 @@ class Metrics:
         slot = self._layout.slot("tallygate_recounts_total", result=result)
         self._array[self._base + slot] += 1
 
+    def limit(self, limit: str) -> None:
+        """Add a refusal by one of LIMITS."""
+        self._array[self._base + self._layout.slot("tallygate_limited_total", limit=limit)] += 1
+
     def cache_totals(self) -> dict[str, dict[str, int]]:
         """Say what became of look-ups and writes, by tier and result, all workers summed."""
         return {
@@ -179,6 +186,7 @@ _HELP = {
     "tallygate_upstream_calls_total": ("counter", "Requests sent to providers."),
     "tallygate_cache_total": ("counter", "Look-ups and writes of each tier, by what came of them."),
     "tallygate_recounts_total": ("counter", "Remembered counts asked again to find drift."),
+    "tallygate_limited_total": ("counter", "Calls refused by our own limits, by which."),
     "tallygate_request_seconds_bucket": ("histogram", "Time to answer, in seconds."),
 }
 

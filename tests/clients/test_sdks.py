@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench.provider import SimulatedProvider, count_tokens
+from tests.e2e.exchange import FAILURES_STAND_ALONE
 from tests.server import KEY, ROOT, Tallygate
 
 ASK = str(ROOT / "tests/clients/ask.py")
@@ -71,7 +72,7 @@ def server(provider: SimulatedProvider, start: Callable[..., Tallygate]) -> Tall
         return {"model_name": alias, "litellm_params": params}
 
     entries = [entry("claude", UPSTREAM_KEY), entry("badly-configured", "sk-ant-invalid")]
-    return start({"model_list": entries}, workers=2)
+    return start({"model_list": entries, "limits": FAILURES_STAND_ALONE}, workers=2)
 
 
 @pytest.fixture(scope="module")

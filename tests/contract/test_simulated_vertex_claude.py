@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench.provider import SimulatedProvider, count_tokens
 from bench.provider.vertex_claude import REFUSED_TOKEN
+from tests.e2e.exchange import FAILURES_STAND_ALONE
 from tests.server import KEY, Tallygate
 from tests.token_endpoint import TokenEndpoint
 
@@ -106,6 +107,7 @@ def proxy(
     shared = {"vertex_credentials": account, "api_base": provider.url}
     return start(
         {
+            "limits": FAILURES_STAND_ALONE,
             "model_list": [
                 {
                     "model_name": "claude-vertex",
@@ -120,7 +122,7 @@ def proxy(
                     "model_name": "claude-*",
                     "litellm_params": {"model": "vertex_ai/claude-*", **shared},
                 },
-            ]
+            ],
         }
     )
 

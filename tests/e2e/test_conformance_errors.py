@@ -26,7 +26,6 @@ from tests.e2e.exchange import (
     refused,
     request,
     until,
-    waits_for,
 )
 from tests.server import KEY, Tallygate
 
@@ -456,7 +455,6 @@ def test_row_59_callers_request_id(server: Tallygate, client: httpx.Client, body
     assert record["client_request_id"] == "trace-59"
 
 
-@waits_for("the rpm budget of a deployment")
 def test_row_60_budget_of_a_deployment(client: httpx.Client, provider: SimulatedProvider) -> None:
     """What a deployment's ``rpm`` does not allow is refused with the time to wait, and not sent."""
     counted(client.post(COUNT, json=question("one-a-minute")))
@@ -470,7 +468,6 @@ def test_row_60_budget_of_a_deployment(client: httpx.Client, provider: Simulated
     assert provider.calls == 1
 
 
-@waits_for("a bound on the misses that one key may have in flight")
 def test_row_60_misses_of_one_key(
     start: Callable[..., Tallygate], provider: SimulatedProvider
 ) -> None:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from bench.provider import SimulatedProvider
+from tests.e2e.exchange import FAILURES_STAND_ALONE
 from tests.server import Tallygate
 
 ASKED: dict[str, Any] = {
@@ -30,13 +31,14 @@ ASKED: dict[str, Any] = {
 def server(provider: SimulatedProvider, start: Callable[..., Tallygate]) -> Tallygate:
     gemini = {"api_base": provider.url, "api_key": "os.environ/TEST_KEY"}
     config = {
+        "limits": FAILURES_STAND_ALONE,
         "model_list": [
             {
                 "model_name": "flash",
                 "litellm_params": {"model": "gemini/gemini-2.5-flash", **gemini},
             },
             {"model_name": "gemini/*", "litellm_params": {"model": "gemini/*", **gemini}},
-        ]
+        ],
     }
     return start(config, environ={"TEST_KEY": "AIza-test"})
 

@@ -15,6 +15,10 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65_535)] = 4000
     max_body_bytes: Annotated[int, Meta(ge=1)] = 33_554_432
+    max_connections: Annotated[int, Meta(ge=1)] = 10_000
+    """Of clients, for each worker; fewer where the descriptors do not suffice."""
+    max_held_bytes: Annotated[int, Meta(ge=1)] = 536_870_912
+    """Of bodies that one worker holds unanswered at a time; a single one is taken in any case."""
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15
     """How long answers in flight may take after the listener has closed."""
     drain_notice_s: Annotated[float, Meta(ge=0, le=3_600)] = 1

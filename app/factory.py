@@ -15,7 +15,7 @@ from app.process_life.leaving import BOARD, WorkerLife, hear_no_more, outlive_ha
 from app.process_life.sanic_inside import handed_over
 from app.routes import add_routes
 from app.strict_http import StrictProtocol
-from app.workers import Server, Worker
+from app.workers import Server, Worker, room_for_connections
 
 READ_HEAD_S = 10
 KEEP_ALIVE_S = 120
@@ -65,6 +65,8 @@ def _add_listeners(app: Server) -> None:
     @app.before_server_start
     async def open_worker(app: Sanic[Any, Any]) -> None:
         outlive_hangup()
+        wanted = app.ctx.settings.server.max_connections
+        app.ctx.max_connections, app.ctx.spare_connections = room_for_connections(wanted)
         board = handed_over(app, BOARD)
         row = board.row(own_name()) if board else None
         shared, limits = handed_over(app, METRICS), handed_over(app, LIMITS)

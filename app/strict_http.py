@@ -21,7 +21,7 @@ from sanic.http.constants import Stage
 from sanic.http.http1 import HTTP_CONTINUE, Http
 from sanic.server.protocols.http_protocol import HttpProtocol
 
-from app.errors import ProxyError, invalid_request, too_large
+from app.errors import ProxyError, invalid_request, overloaded, too_large
 from app.heads import Head, Heads, malformed
 
 PIECE_BYTES = 4096
@@ -29,6 +29,7 @@ PIECE_BYTES = 4096
 memory than the body."""
 MIN_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
+SHED_RETRY_S = 1
 
 _END = b"\r\n\r\n"
 _lone_line_end = re.compile(rb"(?<!\r)\n|\r[^\n]").search
@@ -45,9 +46,12 @@ _CHUNK_BEGUN_BYTES = 22
 class StrictHttp(Http):
     """One connection's requests, judged before they are parsed and bounded in time."""
 
-    __slots__ = ("_body_since_s", "_head", "_is_refused", "_raw")
+    __slots__ = ("_body_since_s", "_head", "_held_bytes", "_is_refused", "_raw")
 
+    protocol: "StrictProtocol"
     heads = Heads()
+    held_bytes = 0
+    """Of all connections of this worker."""
     recv_buffer: bytearray
     request_body: Any  # "chunked", True or None
     request_bytes: int
@@ -57,13 +61,20 @@ class StrictHttp(Http):
         """Serve one request after the other, until one is refused or the connection ends."""
         self._is_refused = False
         self._raw: bytes | None = None
-        await super().http1()  # type: ignore[no-untyped-call]
+        self._held_bytes = 0
+        try:
+            await super().http1()  # type: ignore[no-untyped-call]
+        finally:
+            self._let_go()
         if self._is_refused:
             await self._linger()
 
     async def http1_request_header(self) -> None:
         """Judge a head, and only then let Sanic parse it. Raises ProxyError, RequestTimeout."""
         self._is_refused = True
+        self._let_go()
+        if self.protocol.is_beyond:
+            raise overloaded("too many connections to this server", SHED_RETRY_S)
         end = self.recv_buffer.find(_END)
         if end < 0:
             end = await self._end_of_head()
@@ -72,6 +83,8 @@ class StrictHttp(Http):
             self._head = self._judge(raw)
             self._raw = raw
         head = self._head
+        if head.body_bytes:
+            self._hold(head.body_bytes)
         await super().http1_request_header()  # type: ignore[no-untyped-call]
         self._is_refused = False
         self._body_since_s: float | None = None
@@ -102,6 +115,20 @@ class StrictHttp(Http):
         if not self.request_bytes_left:
             self.request_body = None
         return piece
+
+    def _hold(self, size_bytes: int) -> None:
+        """Make room for a body that comes. Raises ProxyError 529 when others' have taken it all."""
+        others_bytes = StrictHttp.held_bytes - self._held_bytes
+        most_bytes = self.protocol.app.ctx.settings.server.max_held_bytes
+        if others_bytes and StrictHttp.held_bytes + size_bytes > most_bytes:
+            raise overloaded("too many large requests at a time", SHED_RETRY_S)
+        self._held_bytes += size_bytes
+        StrictHttp.held_bytes += size_bytes
+
+    def _let_go(self) -> None:
+        """The last request of this connection has been answered."""
+        StrictHttp.held_bytes -= self._held_bytes
+        self._held_bytes = 0
 
     def _judge(self, raw: bytes) -> Head:
         if len(raw) >= self.HEADER_MAX_SIZE:
@@ -150,6 +177,7 @@ class StrictHttp(Http):
         del buffer[: line.end()]
         self.request_bytes_left = size
         self.request_bytes += size
+        self._hold(size)
         if self.request_bytes > self.protocol.request_max_size:
             raise self._too_large()
         return size > 0
@@ -191,8 +219,24 @@ class StrictHttp(Http):
 
 
 class StrictProtocol(HttpProtocol):
-    """Sanic's HTTP protocol with the strict reader."""
+    """Sanic's HTTP protocol with the strict reader, for as many clients as there is room for.
 
-    __slots__ = ()
+    One beyond ``app.ctx.max_connections`` is told so when it asks, or after a moment when it does
+    not; one beyond twice the room that is left then is closed without a word. So the descriptors do
+    for those who are in, and for the providers.
+    """
+
+    __slots__ = ("is_beyond",)
+    is_beyond: bool
 
     HTTP_CLASS = StrictHttp
+
+    def connection_made(self, transport: Any) -> None:
+        """Let a client in, or begin to show it out."""
+        beyond = len(self.connections) - self.app.ctx.max_connections
+        self.is_beyond = beyond >= 0
+        if beyond >= self.app.ctx.spare_connections:
+            transport.abort()
+        super().connection_made(transport)  # type: ignore[no-untyped-call]
+        if self.is_beyond:
+            self.loop.call_later(LINGER_S, self.close)

@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import multiprocessing
 import os
+import resource
 import socket
 import sys
 import time
@@ -33,8 +34,9 @@ from app.shared_limits import SharedLimits, share_limits
 from app.telemetry import Sink, Telemetry
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
-from app.upstream import Upstream, ca_bundle
+from app.upstream import MAX_CONNECTIONS, Upstream, ca_bundle
 
+OTHER_FILES = 64
 WALL_CLOCK = time.time  # noqa: TID251 -- the injected clock itself
 
 
@@ -181,6 +183,20 @@ class Worker:
         await self.credentials.close()
         await self.upstream.close()
         self.telemetry.close()
+
+
+def room_for_connections(wanted: int) -> tuple[int, int]:
+    """Take all descriptors that the system gives; return for how many clients, and how many spare.
+
+    The spare ones are for clients who are told that there is no room; as many again are for
+    providers, files and the cluster.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    descriptors = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+    spare = min(MAX_CONNECTIONS + OTHER_FILES, descriptors // 4)
+    return max(min(wanted, descriptors - 2 * spare), 1), spare
 
 
 def metrics_layout(settings: Settings) -> Layout:

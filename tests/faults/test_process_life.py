@@ -28,6 +28,7 @@ from tests.e2e.exchange import (
     counted,
     model_list,
     question,
+    refused,
     request,
     until,
 )
@@ -422,23 +423,68 @@ def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: P
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux does")
 @pytest.mark.slow
 def test_p8_descriptors_exhausted(tmp_path: Path) -> None:
-    """A flood of connections that are more than the descriptors kills nobody."""
+    """A flood of connections is more than the descriptors: those who are in are served on."""
     limited = ("sh", "-c", 'ulimit -n 128; exec "$0" "$@"')
     command = (*limited, sys.executable, "-m", "sanic", "app.main")
     with Tallygate(tmp_path, {"model_list": ESTIMATE}, command=command) as server:
         before = workers(server.pid)
-        flood = []
-        for _connection in range(300):
-            one = socket.socket()
-            one.settimeout(1)
-            one.connect_ex(("127.0.0.1", server.port))
-            flood.append(one)
-        time.sleep(1)
-        for one in flood:
-            one.close()
+        with Connection(server.port) as inside, contextlib.ExitStack() as flood:
+            inside.send(WIRE)
+            assert inside.read().status_code == 200
+            for _connection in range(300):
+                flood.enter_context(_knock(server.port))
+            inside.send(WIRE)
+            assert inside.read().status_code == 200
         until(lambda: _is_ready(server))
         assert counted(server.count(question()))
         assert workers(server.pid) == before
+
+
+def _knock(port: int) -> socket.socket:
+    one = socket.socket()
+    one.settimeout(1)
+    one.connect_ex(("127.0.0.1", port))
+    return one
+
+
+@pytest.mark.slow
+def test_p8_who_is_beyond_is_told(tmp_path: Path) -> None:
+    """One connection too many gets an error that says when to come back, and no silence."""
+    limits = {"max_connections": 2}
+    with (
+        Tallygate(tmp_path, {"model_list": ESTIMATE, "server": limits}) as server,
+        Connection(server.port) as first,
+        Connection(server.port) as second,
+    ):
+        for one in (first, second):
+            one.send(WIRE)
+            assert one.read().status_code == 200
+        beyond = server.count(question())
+        refused(beyond, 529, "overloaded_error")
+        assert beyond.headers["retry-after"] == "1"
+        assert beyond.headers["x-should-retry"] == "true"
+        with Connection(server.port) as silent:
+            assert silent.ends()
+        first.send(WIRE)
+        assert first.read().status_code == 200
+        second.close()
+        until(lambda: server.count(question()).status_code == 200)
+
+
+@pytest.mark.slow
+def test_more_bodies_than_there_is_room_for(tmp_path: Path) -> None:
+    """Large requests at a time are refused before they are read, small ones go on."""
+    limits = {"max_held_bytes": 1_000_000}
+    with (
+        Tallygate(tmp_path, {"model_list": ESTIMATE, "server": limits}) as server,
+        Connection(server.port) as slow,
+    ):
+        slow.send(request(b"{", length=900_000))
+        body = msgspec.json.encode(question(padding="x" * 200_000))
+        until(lambda: server.count(body).status_code == 529)
+        assert counted(server.count(question()))
+        slow.close()
+        until(lambda: server.count(body).status_code == 200)
 
 
 def _is_ready(server: Tallygate) -> bool:

@@ -86,8 +86,14 @@ class Upstream:
         # Nothing that a client sends may lead anywhere but to the configured counter.
         if not request.url.startswith(f"{base_url}/"):
             raise UpstreamUnreachableError("the request left its base URL", timed_out=False)
+        # The client needs its own deadline: to cancel it ends nothing, and a request that hangs would
+        # keep its connection and its place among MAX_CONNECTIONS for ever (pyreqwest 0.15.1).
         prepared = httpx.Request(
-            request.method, request.url, headers=request.headers, content=request.body
+            request.method,
+            request.url,
+            headers=request.headers,
+            content=request.body,
+            extensions={"timeout": {"read": timeout_s}},
         )
         try:
             async with asyncio.timeout(timeout_s):

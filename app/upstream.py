@@ -86,8 +86,8 @@ class Upstream:
         # Nothing that a client sends may lead anywhere but to the configured counter.
         if not request.url.startswith(f"{base_url}/"):
             raise UpstreamUnreachableError("the request left its base URL", timed_out=False)
-        # The client needs its own deadline: to cancel it ends nothing, and a request that hangs would
-        # keep its connection and its place among MAX_CONNECTIONS for ever (pyreqwest 0.15.1).
+        # The client has to know the deadline: cancelling it ends nothing, so that a request which
+        # hangs would keep its connection, one of MAX_CONNECTIONS, for ever (pyreqwest 0.15.1).
         prepared = httpx.Request(
             request.method,
             request.url,

@@ -78,6 +78,8 @@ class ScriptedProvider(Listener):
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(tls)
         self.script: Callable[[Received], Script] = truly
+        self.greeting: Script = ()
+        """What comes before any request has been read."""
         self.requests: list[Received] = []
 
     @property
@@ -89,13 +91,15 @@ class ScriptedProvider(Listener):
         self.script = lambda _: steps
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        script = self.greeting
         while True:
-            received = await _read(reader)
-            self.requests.append(received)
-            for step in self.script(received):
+            for step in script:
                 await _take(step, reader, writer)
                 if isinstance(step, End):
                     return
+            received = await _read(reader)
+            self.requests.append(received)
+            script = self.script(received)
 
 
 async def _read(reader: asyncio.StreamReader) -> Received:

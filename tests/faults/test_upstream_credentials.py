@@ -14,12 +14,12 @@ from bench.provider import SimulatedProvider
 from tests.e2e.exchange import counted, model_list, question, until
 from tests.e2e.stubs import Login
 from tests.faults.scripted_provider import End, Script, ScriptedProvider, reply
-from tests.faults.upstream_checks import Asker, hanging, hit_rates
+from tests.faults.upstream_checks import PAIRS, Asker, hanging, hit_rates
 from tests.server import Tallygate
 
 LEAST_RATE = 0.8
 CANARY = b"canary-of-the-token-endpoint"
-SLOW = [f"slow-{turn}" for turn in range(5)]
+SLOW = [f"slow-{turn}" for turn in range(PAIRS)]
 AMAZON = "amazon"
 GRANTED = b'{"access_token":"token-1","expires_in":%d,"token_type":"Bearer"}'
 KEYS = (

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.exchange import anthropic, model_list, question
 from tests.faults.scripted_provider import End, Script, ScriptedProvider, Slices, reply, truly
 from tests.faults.upstream_checks import (
+    PAIRS,
     Asker,
     fails_and_recovers,
     hanging,
@@ -23,7 +24,9 @@ PRECISION_S = 0.1
 HUNG = 100
 LEAST_RATE = 0.8
 """Of the rate without trouble; what is printed is the claim."""
-MODEL, BRIEF, PATIENT, NOBODY = "m", "brief", "patient", "nobody"
+MODEL, BRIEF, NOBODY = "m", "brief", "nobody"
+PATIENT = [f"patient-{turn}" for turn in range(PAIRS)]
+"""A provider that has hung so often is asked no more: one for each turn."""
 TIMEOUT = (504, "timeout_error")
 
 
@@ -33,7 +36,7 @@ def asker(start: Callable[..., Tallygate], scripted: ScriptedProvider) -> Iterat
     models = {
         MODEL: anthropic("m", scripted.url),
         BRIEF: anthropic("brief", scripted.url, timeout=DEADLINE_S),
-        PATIENT: anthropic("patient", scripted.url, timeout=4),
+        **{name: anthropic(name, scripted.url, timeout=4) for name in PATIENT},
         NOBODY: anthropic("nobody", f"http://127.0.0.1:{free_port()}"),
     }
     with Asker(start({"model_list": model_list(**models)})) as one:
@@ -100,18 +103,19 @@ def test_u4_hits_do_not_notice_requests_that_hang(asker: Asker, scripted: Script
     @contextmanager
     def hung() -> Iterator[None]:
         scripted.always(End.SILENCE)
-        with hanging(asker.server, PATIENT, HUNG, TIMEOUT):
+        with hanging(asker.server, next(patient), HUNG, TIMEOUT):
             yield
         until_closed(scripted, but=1)
         scripted.script = truly
 
+    patient = iter(PATIENT)
     known = question(MODEL)
     asker.answers(known)
     rates = hit_rates(asker, known, hung)
     print(f"u4: {HUNG} requests hang: hits at {rates:.1%} of the rate without")
     assert rates >= LEAST_RATE
     for _ in range(20):
-        asker.answers(question(PATIENT))
+        asker.answers(question(MODEL))
 
 
 def closed_unsaid(received: Any) -> Script:

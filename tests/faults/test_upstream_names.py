@@ -14,13 +14,14 @@ from tests.faults.name_server import (
     with_name_server,
 )
 from tests.faults.scripted_provider import ScriptedProvider
-from tests.faults.upstream_checks import Asker, hanging, hit_rates
+from tests.faults.upstream_checks import PAIRS, Asker, hanging, hit_rates
 from tests.server import Tallygate
 
 HUNG = 50
 LEAST_RATE = 0.8
 DEADLINE_S = 4.0
 KNOWN, UNKNOWN = "known", "unknown"
+SLOW = [f"slow-{turn}" for turn in range(PAIRS)]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,10 @@ def asker(
     names.code = NO_SUCH_NAME
     models = {
         KNOWN: anthropic("known", f"http://localhost:{scripted.port}"),
-        UNKNOWN: anthropic("unknown", "http://counter.example:8080", timeout=DEADLINE_S),
+        **{
+            name: anthropic(name, "http://counter.example:8080", timeout=DEADLINE_S)
+            for name in (UNKNOWN, *SLOW)
+        },
     }
     command = with_name_server(tmp_path_factory.mktemp("names"))
     with Asker(start({"model_list": model_list(**models)}, command=command)) as one:
@@ -60,11 +64,12 @@ def test_u12_a_name_that_is_not_found_is_a_bad_gateway(
 @pytest.mark.timeout(180)
 def test_u12_look_ups_that_hang_hold_nobody_up(asker: Asker, names: NameServer) -> None:
     names.code = None
+    slow = iter(SLOW)
 
     @contextmanager
     def hung() -> Iterator[None]:
         before = names.asked
-        with hanging(asker.server, UNKNOWN, HUNG, (504, "timeout_error")):
+        with hanging(asker.server, next(slow), HUNG, (504, "timeout_error")):
             until(lambda: names.asked >= before + HUNG)
             asker.answers(question(KNOWN))
             yield

@@ -16,6 +16,9 @@ from tests.faults.crowd import workers
 from tests.faults.scripted_provider import ScriptedProvider, truly
 from tests.server import Tallygate
 
+PAIRS = 5
+"""How often a rate with trouble is measured beside one without."""
+
 
 class Asker:
     """Asks one server over kept-alive connections, and knows the right answers."""
@@ -125,7 +128,7 @@ def hit_rates(
         seconds=1.0,
     )
     ratios = []
-    for _ in range(5):
+    for _ in range(PAIRS):
         calm = run(load).rate
         with trouble():
             ratios.append(run(load).rate / calm)

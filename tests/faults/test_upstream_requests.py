@@ -138,11 +138,11 @@ def odd_headers() -> Iterator[tuple[str, str]]:
     chance = random.Random(4)
     evil = "evil.example"
     fixed = {
-        "connection": ["x-api-key, x-amz-date, anthropic-version", "keep-alive, te", "upgrade"],
+        "connection": ["x-api-key, anthropic-version", "keep-alive, trailer", "upgrade"],
         "keep-alive": ["timeout=5"],
         "proxy-connection": ["keep-alive"],
         "proxy-authorization": ["Basic Og=="],
-        "te": ["trailers"],
+        "te": ["trailers"],  # codespell:ignore te
         "trailer": ["x-api-key"],
         "upgrade": ["h2c", "websocket"],
         "http2-settings": ["AAMAAABkAAQAAP__"],

@@ -86,8 +86,14 @@ class Upstream:
         # Nothing that a client sends may lead anywhere but to the configured counter.
         if not request.url.startswith(f"{base_url}/"):
             raise UpstreamUnreachableError("the request left its base URL", timed_out=False)
+        # The client has to know the deadline: cancelling it ends nothing, so that a request which
+        # hangs would keep its connection, one of MAX_CONNECTIONS, for ever (pyreqwest 0.15.1).
         prepared = httpx.Request(
-            request.method, request.url, headers=request.headers, content=request.body
+            request.method,
+            request.url,
+            headers=request.headers,
+            content=request.body,
+            extensions={"timeout": {"read": timeout_s}},
         )
         try:
             async with asyncio.timeout(timeout_s):

@@ -6,43 +6,19 @@ import socket
 import ssl
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
+from tests.threaded import Threaded
+
 PROVIDER_TEXT = "what the provider said of the secret"
 
 
-class _Server:
-    """Serves from a thread until its block is left."""
-
-    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-class TokenEndpoint(_Server):
+class TokenEndpoint(Threaded):
     """Grants ``token-1``, ``token-2`` …, each after ``delay_s`` and not while ``gate`` is shut."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -108,7 +84,7 @@ class TokenEndpoint(_Server):
         return 200, msgspec.json.encode(granted)
 
 
-class ConnectProxy(_Server):
+class ConnectProxy(Threaded):
     """Leads every CONNECT to one port of this machine, whatever host was asked for."""
 
     def __init__(self, port: int) -> None:
@@ -128,7 +104,6 @@ class ConnectProxy(_Server):
                 pass
 
         super().__init__(Handler)
-        self.url = f"http://127.0.0.1:{self.port}"
 
 
 def _pump(one: socket.socket, other: socket.socket) -> None:

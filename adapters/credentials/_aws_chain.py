@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError, ProfileNotFound
 from msgspec import Struct
 
 from adapters.base import AwsCredential, CredentialsError, Secret
+from adapters.credentials._refresh import check_header_safe
 
 LOOKUP_S = 10.0
 CALL_S = 5.0
@@ -63,6 +64,7 @@ class Lookup:
         async with asyncio.timeout(LOOKUP_S):
             source = self._source or await _source(self._credential)
             found = await source.get_frozen_credentials()
+        check_header_safe("AWS's keys", (found.access_key, found.token or "-"))
         self._source = source
         # botocore keeps it to itself, as a datetime or None.
         expiry = getattr(source, "_expiry_time", None)

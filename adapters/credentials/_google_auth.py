@@ -23,6 +23,7 @@ from google.auth.exceptions import (
 from google.auth.transport.requests import Request
 
 from adapters.base import CredentialsError, Secret
+from adapters.credentials._refresh import check_header_safe
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 REQUEST_TIMEOUT_S = 10.0
@@ -75,6 +76,7 @@ class GoogleAuth:
             # A quota project becomes x-goog-user-project here.
             headers: dict[str, str] = {}
             credentials.apply(headers)
+            check_header_safe("Google's token", headers.values())
         except CredentialsError:
             raise
         except Exception as error:  # noqa: BLE001 -- the library raises whatever its parts raise

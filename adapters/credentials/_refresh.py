@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Generic, Protocol, TypeVar
 
@@ -14,7 +15,17 @@ _MOST_DOUBLINGS = 6
 NEW_S = 30.0
 """A younger proof that is refused is not worth another one."""
 
+_HEADER_SAFE = re.compile(r"[\x20-\x7e]+")
 _logger = logging.getLogger("tallygate.credentials")
+
+
+def check_header_safe(name: str, granted: Iterable[str]) -> None:
+    """Refuse what cannot be sent, since a line end would begin another header.
+
+    Raises CredentialsError.
+    """
+    if not all(_HEADER_SAFE.fullmatch(proof) for proof in granted):
+        raise CredentialsError(f"{name}: not what a header can hold")
 
 
 class Expiring(Protocol):

@@ -1,9 +1,8 @@
 """What stands around a provider: who grants its credentials, and the way out to its host."""
 
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
@@ -13,31 +12,10 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-
-class _Stub:
-    """Answers from a thread of its own until its ``with`` ends."""
-
-    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+from tests.threaded import Threaded
 
 
-class Login(_Stub):
+class Login(Threaded):
     """Grants Google's tokens and AWS's container credentials, and none while ``gate`` is shut.
 
     The n-th grant is ``token-n``, good for ``lifetime_s`` seconds.
@@ -106,7 +84,7 @@ class Login(_Stub):
         }
 
 
-class WayOut(_Stub):
+class WayOut(Threaded):
     """An HTTPS proxy that notes where a CONNECT wanted to go, and lets nothing through."""
 
     def __init__(self) -> None:

@@ -16,6 +16,7 @@ import trustme
 
 from adapters.base import UpstreamRequest
 from app.upstream import (
+    MAX_CONNECTIONS,
     MAX_REPLY_BYTES,
     UnusableReplyError,
     Upstream,
@@ -171,6 +172,26 @@ def test_the_deadline_is_total_and_not_between_bytes(provider: SimulatedProvider
         send(provider.url, timeout_s=0.6)
     assert caught.value.timed_out
     assert time.monotonic() - started < 5
+
+
+def test_requests_that_hang_keep_no_connection(provider: SimulatedProvider) -> None:
+    async def run() -> None:
+        upstream = Upstream({})
+        request = UpstreamRequest("POST", f"{provider.url}/v1", (), b"{}")
+
+        async def hangs() -> None:
+            with pytest.raises(UpstreamUnreachableError):
+                await upstream.send(request, provider.url, 1)
+
+        provider.behave(hang=True)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(MAX_CONNECTIONS + 10):
+                group.create_task(hangs())
+        provider.clear()
+        assert (await upstream.send(request, provider.url, 5)).status > 0
+        await upstream.close()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("behaviour", [{"reset": True}, {"truncate_bytes": 150}])

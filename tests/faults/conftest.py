@@ -7,6 +7,7 @@ import pytest
 
 from cache.host import HostCache
 from tests.faults.redis_server import BINARIES, RedisServer
+from tests.faults.scripted_provider import ScriptedProvider, truly
 from tests.host_file import MAX_BYTES, RECORDS, put
 
 
@@ -35,3 +36,17 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[RedisServ
     """An empty server of each kind that is installed."""
     with RedisServer(tmp_path, request.param) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[ScriptedProvider]:
+    """A provider that says what a test wants."""
+    with ScriptedProvider() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _truthful(request: pytest.FixtureRequest) -> None:
+    """Let every test begin with one that answers truly."""
+    if "scripted" in request.fixturenames:
+        request.getfixturevalue("scripted").script = truly

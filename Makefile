@@ -14,7 +14,7 @@ UV_COMPILE := pip compile --no-config --quiet --universal --python-version 3.11 
 
 # `check` runs its steps in this order even under -j, so that the tests' summary comes last.
 .NOTPARALLEL:
-.PHONY: help install run clients test faults lint format types floors starts check bench lock clean
+.PHONY: help install run clients test processes faults lint format types floors starts check bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -26,8 +26,11 @@ run: install ## Serve config.yaml in the foreground (WORKERS=2)
 
 clients: $(SDKS) $(NODE_SDK) ## Install the official SDKs that the tests put in front of the proxy
 
-test: install clients ## Run the tests (ARGS='-k name' passes options to pytest)
-	$(call and_alone,-n 4,not live and not slow)
+test: install clients ## Run the quick tests (ARGS='-k name' passes options to pytest)
+	$(call and_alone,-n 4,not live and not slow and not processes)
+
+processes: install clients ## Run the tests through server processes, real sockets and official clients
+	$(call and_alone,-n 4,processes and not live and not slow)
 
 faults: install clients ## Run what takes long and is timed: herds, kills, faults of files and servers
 	$(call and_alone,,slow and not live)
@@ -68,7 +71,7 @@ export NO_SHADOW
 starts: install # sanic hides the true error of a failed import; this shows it
 	$(BIN)/python -c 'import app.main'
 
-check: lint types floors starts faults test ## All of the above, as CI runs it
+check: lint types floors starts faults processes test ## All of the above, as CI runs it
 
 bench: install ## Measure (ARGS='--help' lists the scenarios)
 	$(BIN)/python -m bench $(ARGS)

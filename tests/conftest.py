@@ -10,6 +10,15 @@ import pytest
 from bench.provider import SimulatedProvider
 from tests.server import Tallygate
 
+PROCESSES = tuple(Path(__file__).parent / room for room in ("clients", "e2e"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what goes through server processes, which `make test` leaves to `make processes`."""
+    for item in items:
+        if any(item.path.is_relative_to(room) for room in PROCESSES):
+            item.add_marker(pytest.mark.processes)
+
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[SimulatedProvider]:

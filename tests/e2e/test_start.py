@@ -13,6 +13,7 @@ import yaml
 from bench.provider import SimulatedProvider
 from tests.e2e.exchange import (
     COUNT,
+    FAILURES_STAND_ALONE,
     JSON,
     MODEL,
     NATIVE,
@@ -298,6 +299,7 @@ def test_no_secret_is_ever_told(
             "general_settings": {"master_key": "sk-canary-master"},
             "keys": [{"name": "team", "key": "os.environ/TEAM_KEY"}],
             "cache": {"key_secret": "canary-secret"},
+            "limits": FAILURES_STAND_ALONE,
             "telemetry": {"log_level": "debug", "hash_end_users": True},
             "pass_through": {"caller_key": True},
         },

@@ -46,6 +46,7 @@ _ALWAYS = {
     "413": "larger than this server takes",
     "417": "an expectation other than 100-continue",
     "500": "a fault of this server",
+    "529": "too many connections, or too many large requests at a time",
 }
 _KEY = {"401": "no key, or a wrong one"}
 _COUNT = {
@@ -60,7 +61,7 @@ _COUNT = {
     "429": "the provider's limit",
     "502": "the provider is unreachable, gives no count, or refuses the server's own credential",
     "504": "no answer in time, or not in the cache where only-if-cached was asked",
-    "529": "the provider is overloaded, or too many counts wait here",
+    "529": "the provider is overloaded, or there is no room for more here",
     "4XX": "another refusal of the provider's, as it gave it",
     "5XX": "another failure of the provider's, as it gave it",
 }

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from adapters.base import CannotExpressError, Params, Secret
+from adapters.estimate import Estimator
 from adapters.registry import ADAPTERS
 from app.errors import ProxyError
 from app.question import Question, decode, decode_native
@@ -61,6 +62,7 @@ def _unified(headers: dict[str, str], body: bytes) -> str:
         return _refused(error)
     spaced = decode(headers, msgspec.json.format(body, indent=3))
     assert _key(spaced) == _key(question), "white space changes the key"
+    assert Estimator().estimate(question.request.body) >= 1
     refused = 0
     for name, adapter in ADAPTERS.items():
         try:

@@ -14,7 +14,7 @@ UV_COMPILE := pip compile --no-config --quiet --universal --python-version 3.11 
 
 # `check` runs its steps in this order even under -j, so that the tests' summary comes last.
 .NOTPARALLEL:
-.PHONY: help install run clients test processes faults lint format types floors starts check bench lock clean
+.PHONY: help install run clients test processes faults lint format types floors starts check fuzz bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,9 @@ starts: install # sanic hides the true error of a failed import; this shows it
 	$(BIN)/python -c 'import app.main'
 
 check: lint types floors starts faults processes test ## All of the above, as CI runs it
+
+fuzz: install ## Fuzz what reads a request (ARGS='--count 1000000 --seed 0')
+	$(BIN)/python -m tests.fuzz.reading $(ARGS)
 
 bench: install ## Measure (ARGS='--help' lists the scenarios)
 	$(BIN)/python -m bench $(ARGS)

@@ -17,6 +17,7 @@ from app.log import warn_operator
 from app.origin import from_this_machine
 from app.question import Question, decode, decode_native
 from app.repeats import Repeat
+from app.replies import counted
 from app.routing import Route
 from app.telemetry import CountEvent, plain_text
 from app.telemetry.end_user import end_user_of_headers
@@ -121,7 +122,7 @@ class CountHandler:
             headers["x-tallygate-dropped"] = record.dropped.decode()
         if echo := self._client_request_id():
             headers["x-request-id"] = echo
-        body = b'{"input_tokens":%d%b}' % (record.input_tokens, record.extra)
+        body = counted(record.input_tokens, record.extra)
         return HTTPResponse(body, headers=headers, content_type=JSON)
 
     def _refuse(self, error: ProxyError) -> HTTPResponse:

@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Mapping
 
-import msgspec
 from sanic.exceptions import RequestTimeout, SanicException, ServiceUnavailable
 from sanic.handlers import ErrorHandler
 from sanic.request import Request
@@ -19,6 +18,7 @@ from sanic.response import HTTPResponse
 from adapters.base import UpstreamError
 from app.ids import new_request_id
 from app.log import describe, logger
+from app.replies import failed
 
 CLIENT_ERRORS, TOO_MANY, SERVER_ERRORS = 400, 429, 500
 MAX_RETRY_AFTER_S = 3600
@@ -67,12 +67,7 @@ class ProxyError(Exception):
         message = self.message
         if on_loopback and self.operator_detail:
             message = f"{message} ({self.operator_detail})"
-        return b'{"type":"error","error":{"type":%b,"message":%b%b},"request_id":%b}' % (
-            msgspec.json.encode(self.type),
-            msgspec.json.encode(message),
-            self.details,
-            msgspec.json.encode(request_id),
-        )
+        return failed(self.type, message, self.details, request_id)
 
 
 def invalid_request(message: str, status: int = 400) -> ProxyError:

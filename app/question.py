@@ -20,11 +20,17 @@ DEFAULT_VERSION = "2023-06-01"
 IDENTITY_HEADERS = ("anthropic-user-profile-id", "anthropic-workspace-id")
 MAX_MODEL = 256
 
-_HEADER_VALUE = re.compile(r"[\x21-\x7e]{1,256}")
-_BETA = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_QUERY = re.compile(r"[\x21-\x7e]{0,1024}")
-_SECONDS = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?")
 MAX_BETAS = 64
+
+# What a header may hold, as the OpenAPI document tells it too.
+HEADER_VALUE = r"[\x21-\x7e]{1,256}"
+BETA = r"[A-Za-z0-9._:-]{1,128}"
+SECONDS = r"(?=.*[1-9])[0-9]{1,6}(?:\.[0-9]{1,6})?"
+
+_is_header_value = re.compile(HEADER_VALUE).fullmatch
+_is_beta = re.compile(BETA).fullmatch
+_is_seconds = re.compile(SECONDS).fullmatch
+_QUERY = re.compile(r"[\x21-\x7e]{0,1024}")
 
 
 class Question(Struct, frozen=True):
@@ -44,25 +50,29 @@ class Question(Struct, frozen=True):
     """How long the caller waits, where that is less than the configuration allows."""
 
 
-class _Block(Struct):
+class ContentBlock(Struct):
+    """Anything with a type: what else it holds is the provider's to judge."""
+
     type: str
 
 
-class _Message(Struct):
+class InputMessage(Struct):
+    """One turn; its content may be missing in one of role system."""
+
     role: str
-    content: str | list[_Block] | msgspec.UnsetType = msgspec.UNSET
+    content: str | list[ContentBlock] | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Shape(Struct):
+class CountTokensBody(Struct):
     """What every provider needs; fields and blocks that nobody knows yet are not looked at."""
 
     model: Annotated[str, Meta(min_length=1)]
-    messages: Annotated[list[_Message], Meta(min_length=1)]
-    system: str | list[_Block] | None = None
+    messages: Annotated[list[InputMessage], Meta(min_length=1)]
+    system: str | list[ContentBlock] | None = None
     tools: list[dict[str, msgspec.Raw]] | None = None
 
 
-_shape = msgspec.json.Decoder(_Shape)
+_shape = msgspec.json.Decoder(CountTokensBody)
 
 
 def decode(
@@ -137,7 +147,7 @@ def _check_content(headers: Mapping[str, str]) -> None:
         raise invalid_request("content-type: must be application/json", status=415)
 
 
-def _judge(compacted: bytes) -> _Shape:
+def _judge(compacted: bytes) -> CountTokensBody:
     try:
         shape = _shape.decode(compacted)
     except msgspec.ValidationError as error:
@@ -177,14 +187,14 @@ def _timeout_s(given: str | None) -> float:
     """Read LiteLLM's header: seconds. Raises ProxyError 400 for what is no time to wait."""
     if given is None:
         return math.inf
-    if not _SECONDS.fullmatch(given) or not float(given):
+    if not _is_seconds(given):
         raise invalid_request("x-litellm-timeout: must be a number of seconds above 0, such as 2.5")
     return float(given)
 
 
 def _version(headers: Mapping[str, str]) -> str:
     version = headers.get("anthropic-version", "").strip() or DEFAULT_VERSION
-    if not _HEADER_VALUE.fullmatch(version):
+    if not _is_header_value(version):
         raise invalid_request("anthropic-version: must hold visible ASCII characters only")
     return version
 
@@ -195,7 +205,7 @@ def _betas(headers: Mapping[str, str]) -> tuple[str, ...]:
     if len(betas) > MAX_BETAS:
         raise invalid_request(f"anthropic-beta: more than {MAX_BETAS} values")
     for beta in betas:
-        if not _BETA.fullmatch(beta):
+        if not _is_beta(beta):
             raise invalid_request("anthropic-beta: must be names separated by commas")
     return tuple(betas)
 
@@ -211,7 +221,7 @@ def _identity(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     for name in IDENTITY_HEADERS:
         value = headers.get(name, "").strip()
         if value:
-            if not _HEADER_VALUE.fullmatch(value):
+            if not _is_header_value(value):
                 raise invalid_request(f"{name}: must hold visible ASCII characters only")
             found.append((name, value))
     return tuple(found)

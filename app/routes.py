@@ -10,7 +10,9 @@ from sanic.response import HTTPResponse
 from app.count_handler import JSON, CountHandler
 from app.errors import forbidden, not_found
 from app.ids import new_request_id
+from app.openapi import document
 from app.origin import from_this_machine
+from app.replies import CacheStats, Memo, Model, ModelList, Readiness, Taken
 from app.workers import Worker
 
 
@@ -27,6 +29,7 @@ def add_routes(app: Sanic) -> None:  # type: ignore[type-arg]
     add(liveness, "/health/liveliness", methods=["GET"], name="liveliness")
     add(liveness, "/health/liveness", methods=["GET"], name="liveness")
     add(readiness, "/health/readiness", methods=["GET"], name="readiness")
+    add(openapi, "/openapi.json", methods=["GET"], name="openapi")
 
 
 async def count_tokens(request: Request) -> HTTPResponse:
@@ -53,14 +56,13 @@ async def models(request: Request) -> HTTPResponse:
     worker: Worker = request.app.ctx.worker
     caller = worker.authenticator.caller(request.headers)
     names = [name for name in worker.router.names() if caller.may_count((name,))]
-    entries = [{"id": name, "type": "model", "object": "model"} for name in names]
-    return _json({"data": entries, "object": "list", "has_more": False})
+    return _json(ModelList([Model(name) for name in names]))
 
 
 async def event_logging(request: Request) -> HTTPResponse:
     """``POST /api/event_logging/batch``: Claude Code's telemetry, taken and forgotten."""
     del request
-    return _json({"status": "ok"})
+    return _json(Taken())
 
 
 async def metrics(request: Request) -> HTTPResponse:
@@ -69,7 +71,9 @@ async def metrics(request: Request) -> HTTPResponse:
     if not from_this_machine(request):
         worker.authenticator.caller(request.headers)
     return HTTPResponse(
-        worker.metrics.render(), content_type="text/plain; version=0.0.4; charset=utf-8"
+        worker.metrics.render(),
+        headers={"request-id": new_request_id()},
+        content_type="text/plain; version=0.0.4; charset=utf-8",
     )
 
 
@@ -83,12 +87,12 @@ async def cache_stats(request: Request) -> HTTPResponse:
     allowed = caller.is_master if worker.settings.keys else from_this_machine(request)
     if not allowed:
         raise forbidden("this is for the master key only")
-    shown = {
-        "worker": os.getpid(),
-        "memo": {"entries": len(worker.repeats)},
+    shown = CacheStats(
+        worker=os.getpid(),
+        memo=Memo(len(worker.repeats)),
         **await worker.tiers.stats(),
-        "tallygate_cache_total": worker.metrics.cache_totals(),
-    }
+        tallygate_cache_total=worker.metrics.cache_totals(),
+    )
     return _json(shown)
 
 
@@ -101,8 +105,14 @@ async def liveness(request: Request) -> HTTPResponse:
 async def readiness(request: Request) -> HTTPResponse:
     """``GET /health/readiness``: this server takes requests; 503 from SIGTERM on."""
     if request.app.ctx.shutting_down:
-        return _json({"status": "shutting_down"}, 503)
-    return _json({"status": "healthy"})
+        return _json(Readiness("shutting_down"), 503)
+    return _json(Readiness("healthy"))
+
+
+async def openapi(request: Request) -> HTTPResponse:
+    """``GET /openapi.json``: open to everybody; it tells nothing of this configuration."""
+    del request
+    return _json(msgspec.Raw(document()))
 
 
 def _json(value: object, status: int = 200) -> HTTPResponse:

@@ -1,5 +1,6 @@
 """What these tests say and hear: questions, refusals, events, and HTTP byte by byte."""
 
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -140,6 +141,17 @@ class Connection:
             headers[name] = value.strip()
         length = 0 if to_head or status < 200 else int(headers["content-length"])
         return httpx.Response(status, headers=headers, content=self._file.read(length))
+
+    def read_raw(self) -> bytes:
+        """Read one response as it stands on the wire: its head and its body."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = self._file.readline()
+            assert line, head
+            head += line
+        length = re.search(rb"\r\ncontent-length: (\d+)\r\n", head, re.IGNORECASE)
+        assert length
+        return head + self._file.read(int(length[1]))
 
     def ends(self) -> bool:
         """Wait for the server's next byte, and say whether there is none: it has closed."""

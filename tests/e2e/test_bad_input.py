@@ -1,6 +1,8 @@
 """Bodies that are wrong: refused with a clear 400, repeated nowhere, and never a 5xx."""
 
 import json
+import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +13,21 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bench.provider import SimulatedProvider
-from tests.e2e.exchange import COUNT, JSON, MODEL, anthropic, asked, counted, model_list, request
+from tests.e2e.exchange import (
+    COUNT,
+    JSON,
+    MODEL,
+    Connection,
+    anthropic,
+    asked,
+    counted,
+    event,
+    model_list,
+    refused,
+    request,
+)
 from tests.e2e.offence import CANARY, MAX_BODY_BYTES, Offender
+from tests.fuzz.mutants import HEADERS, NAUGHTY, spoilt
 from tests.server import Tallygate
 
 VALID = msgspec.json.encode(
@@ -436,6 +451,68 @@ def test_mutated_bodies(
         sent = _read(provider.requests[0].body)
         assert sent is not None
         assert _but_model(sent) == _but_model(meant)
+
+
+PLACES = re.compile(
+    r"the request body is not valid JSON: .*(\(byte \d+\)|written twice|nested deeper|truncated"
+    r"|must be a JSON object)|the request body is empty",
+    re.DOTALL,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_bad_json_in_breadth(server: Tallygate, provider: SimulatedProvider) -> None:
+    """Thousands of bodies that are no JSON, over one connection: each is told where it is none."""
+    chance = random.Random(0)
+    refusals = 0
+    with Connection(server.port) as connection:
+        for _ in range(10_000):
+            body = chance.choice(BASES)
+            for _ in range(chance.randrange(1, 4)):
+                body = spoilt(body, chance)
+            if _read(body) is None:
+                connection.send(request(body))
+                response = connection.read()
+                message = refused(response, 400, "invalid_request_error")
+                assert PLACES.search(message), (message, body)
+                assert CANARY not in response.text
+                refusals += 1
+    print(f"{refusals} bodies that are no JSON")
+    assert refusals > 5_000
+    assert provider.calls == 0
+
+
+@pytest.mark.parametrize("text", NAUGHTY, ids=ascii)
+def test_naughty_strings(server: Tallygate, provider: SimulatedProvider, text: str) -> None:
+    """As text they go on unchanged; as a name they are refused; in the log they are data."""
+    messages = [{"role": "user", "content": text + CANARY}]
+    body: dict[str, Any] = {"model": MODEL, "messages": messages}
+    body |= {"system": text, "metadata": {"user_id": f"{text}u"}, "new": {text: text}}
+    answer = server.count(body, x_request_id="naughty", cache_control="no-cache")
+    assert counted(answer)
+    sent = asked(provider)
+    assert (sent["messages"], sent["system"], sent["new"]) == (
+        body["messages"],
+        body["system"],
+        body["new"],
+    )
+    assert event(server, answer.headers["request-id"])["status"] == 200
+    named = server.count(body | {"model": f"{text}\0"})
+    assert named.status_code == 404
+    refused(named, 404, "not_found_error")
+    assert event(server, named.headers["request-id"])["status"] == 404
+
+
+@pytest.mark.parametrize("name", [name for name, _ in HEADERS])
+@pytest.mark.parametrize("text", [one for one in NAUGHTY if one.isascii()], ids=ascii)
+def test_naughty_headers(server: Tallygate, name: str, text: str) -> None:
+    """A header is taken, or refused by a 4xx; no line end in it becomes a header of its own."""
+    with Connection(server.port) as connection:
+        connection.send(request(VALID, headers=JSON | {name: text}))
+        response = connection.read()
+    assert response.status_code in {200, 400, 413, 415}
+    assert "x" not in response.headers
 
 
 def _but_model(pairs: _Pairs) -> dict[str, Any]:

@@ -5,7 +5,7 @@ take ─ a slot is free, nobody waits ──────────────
   │ waits, first come first served; one task per deployment:
   └─ sleep until the slot ─ host's slot ─ cluster's slot ────────► the oldest goes
                                 ▲              │ none, or another host has it
-                                └── given back ┘   (the cluster is away: the host's is enough)
+                                └── given back ┘   (the cluster is away: this host goes on by itself)
 """
 
 import asyncio
@@ -175,7 +175,7 @@ class Budget:
                 raise
             now = self._clock()
             if paced is None:
-                self._host_pace.hear(now, 1)
+                self._host_pace.miss(now, slots)
             else:
                 self._host_pace.hear(now + paced.wait_s, paced.hosts)
                 if paced.taken < slots:

@@ -24,6 +24,8 @@ from app.routing import Pool
 PAUSE_S = 0.25
 """A retry comes after a random part of this: those who failed together do not come back together.
 https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter/ (2026-11)"""
+WAIT_SHARE = 0.9
+"""Of a try's time, at most so much is spent on waiting for the turn."""
 CANCELLED = UpstreamError(499, "api_error", "the server ends", "cancelled")
 
 
@@ -113,10 +115,13 @@ class Dispatcher:
         return outcome.error is None or not _another_may_answer(outcome.error)
 
     async def _in_budget(self, deployment: Deployment, until: float, journey: Journey) -> None:
-        """Wait for the deployment's turn. Raises OverBudgetError."""
+        """Wait for the deployment's turn. Raises OverBudgetError.
+
+        A turn that leaves no time to ask would be taken from another for nothing.
+        """
         began = time.monotonic()
         try:
-            await self._budgets.take(deployment, until)
+            await self._budgets.take(deployment, began + WAIT_SHARE * (until - began))
         finally:
             journey.budget_wait_ms += (time.monotonic() - began) * 1000
 

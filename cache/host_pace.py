@@ -104,6 +104,13 @@ class HostPace:
         self._cells[NOT_BEFORE] = not_before
         self._cells[HOSTS] = hosts
 
+    def miss(self, now: float, slots: int) -> None:
+        """Without an answer of the cluster, use this host's share as it was heard of last."""
+        hosts = int(self._cells[HOSTS])
+        if hosts > 1:
+            taken_s = slots * hosts * self._pace.interval_s
+            self._cells[NOT_BEFORE] = max(self._cells[NOT_BEFORE], now) + taken_s
+
     @property
     def state(self) -> float:
         """Another number whenever a slot was taken."""

@@ -88,6 +88,12 @@ def test_the_provider_s_own_address_is_no_part_of_the_key(tmp_path: Path) -> Non
         (MINIMAL + "keys:\n  - {name: a}\n", ":7: keys[0]: needs either key or key_sha256"),
         (MINIMAL + "keys:\n  - {name: a, key: x, key_sha256: y}\n", "needs either"),
         (MINIMAL + "keys:\n  - {name: a, key_sha256: zz}\n", "must be 64 hexadecimal digits"),
+        (MINIMAL + "keys: [{name: a, key: x, rpm: 0}]\n", "keys[0].rpm: expected `int` >= 1"),
+        (MINIMAL + "keys: [{name: a, key: x, rpn: 1}]\n", "unknown key; did you mean rpm?"),
+        (
+            MINIMAL + "keys: [{name: a, key: x, max_paralel_misses: 1}]\n",
+            "did you mean max_parallel_misses?",
+        ),
         (MINIMAL + "keys:\n  - {name: a, key: x}\n  - {name: b, key: x}\n", "same key as a"),
         (MINIMAL + "keys:\n  - {name: a, key: x}\n  - {name: a, key: y}\n", "name used twice"),
         (

@@ -5,7 +5,7 @@ take ─ a slot is free, nobody waits ──────────────
   │ waits, first come first served; one task per deployment:
   └─ sleep until the slot ─ host's slot ─ cluster's slot ────────► the oldest goes
                                 ▲              │ none, or another host has it
-                                └── given back ┘   (the cluster is away: this host goes on by itself)
+                                └── given back ┘   (the cluster is away: on by itself)
 """
 
 import asyncio

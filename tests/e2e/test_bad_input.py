@@ -460,7 +460,7 @@ PLACES = re.compile(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.timeout(120)
 def test_bad_json_in_breadth(server: Tallygate, provider: SimulatedProvider) -> None:
     """Thousands of bodies that are no JSON, over one connection: each is told where it is none."""

@@ -10,12 +10,24 @@ from tests.faults.redis_server import BINARIES, RedisServer
 from tests.faults.scripted_provider import ScriptedProvider, truly
 from tests.host_file import MAX_BYTES, RECORDS, put
 
+UNTIMED = {
+    "test_credentials.py",
+    "test_http_strictness.py",
+    "test_http_valid.py",
+    "test_secrets.py",
+    "test_upstream_refusals.py",
+    "test_upstream_requests.py",
+    "test_upstream_tls.py",
+}
+"""What takes long, but not less when nothing else runs."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Faults take long and are timed: they run by themselves, one after the other."""
+    """Faults are timed: they run by themselves, one after the other, but for UNTIMED."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.slow)
+            untimed = item.path.name in UNTIMED
+            item.add_marker(pytest.mark.processes if untimed else pytest.mark.slow)
 
 
 @pytest.fixture

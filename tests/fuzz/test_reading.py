@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz.reading import run
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.timeout(300)
 def test_what_is_nearly_right_is_sent_or_refused() -> None:
     seen = run(100_000, seed=0)

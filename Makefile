@@ -9,12 +9,13 @@ NODE_SDK := tests/clients/node/node_modules/.installed
 
 PIP_INSTALL := -m pip install --quiet --require-hashes --no-deps --only-binary :all:
 UV := uv==0.13.9
+PIP_AUDIT := pip-audit==2.10.0
 UV_COMPILE := pip compile --no-config --quiet --universal --python-version 3.11 \
 	--generate-hashes --only-binary :all: --no-annotate --custom-compile-command 'make lock'
 
 # `check` runs its steps in this order even under -j, so that the tests' summary comes last.
 .NOTPARALLEL:
-.PHONY: help install run clients test processes faults lint format types floors starts check fuzz bench lock clean
+.PHONY: help install run clients test processes faults lint format types floors starts check fuzz soak audit bench lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +35,14 @@ processes: install clients ## Run the tests through server processes, real socke
 
 faults: install clients ## Run what takes long and is timed: herds, kills, faults of files and servers
 	$(call and_alone,,slow and not live)
+
+soak: install ## Run the server under everything at once for half an hour (SOAK_S=600)
+	SOAK_S=$${SOAK_S:-1800} $(BIN)/pytest -m '' -rP tests/faults/test_soak.py $(ARGS)
+
+audit: install ## Ask the advisories about every package that is locked: needs the network
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(PYTHON) -m venv "$$tmp"; "$$tmp/bin/pip" install --quiet $(PIP_AUDIT); \
+	"$$tmp/bin/pip-audit" --strict --require-hashes --disable-pip -r requirements.lock
 
 # Both outcomes stay in the output. A mistake in the command line (not status 1) is not tried again.
 define and_alone

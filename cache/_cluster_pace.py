@@ -18,12 +18,14 @@ class Paced(Struct, frozen=True):
     hosts: int
 
 
-async def take_slots(link: Link, key: str, pace: Pace, wanted: int, host: str) -> Paced:
+async def take_slots(
+    link: Link, key: str, pace: Pace, wanted: int, host: str, *, owed: int
+) -> Paced:
     """Take at most ``wanted`` slots. Raises AwayError for an answer that is none."""
     interval_us = pace.interval_s * 1e6
     # Who waits asks again at each slot.
     lately_us = max(LATELY_S, 2 * pace.interval_s) * 1e6
-    args = (f"{interval_us:.17g}", pace.burst, wanted, host, f"{lately_us:.0f}")
+    args = (f"{interval_us:.17g}", pace.burst, wanted, host, f"{lately_us:.0f}", owed)
     reply = await link.run(PACE, [key, f"{key}:hosts"], *args)
     if not isinstance(reply, list) or len(reply) != 3:  # noqa: PLR2004
         raise AwayError

@@ -101,7 +101,8 @@ return {{before, stored, bad}}
 )
 
 # `cache.pace` by the server's clock. KEYS[1] is the state, KEYS[2] the hosts that asked lately.
-# ARGV: interval in us, burst, how many are wanted, the host, how many us ago is lately.
+# ARGV: interval in us, burst, how many are wanted, the host, how many us ago is lately, and how
+# many (a burst at most) it took while it could not ask.
 # Reply: how many were taken, us until the next slot, number of hosts.
 PACE = Script(
     _PRELUDE,
@@ -110,13 +111,15 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst, lately = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
 local state = tonumber(read('GET', KEYS[1]) or '') or 0
-state = math.min(state, now + burst * interval)
+state = math.min(state, now + 2 * burst * interval)
+local owed = math.min(tonumber(ARGV[6]), burst)
+if owed > 0 then state = math.max(state, now) + owed * interval end
 local saved, taken = (burst - 1) * interval, 0
 while taken < tonumber(ARGV[3]) and state - saved <= now do
   state = math.max(state, now) + interval
   taken = taken + 1
 end
-local keep_ms = math.ceil((burst * interval + lately) / 1000)
+local keep_ms = math.ceil((2 * burst * interval + lately) / 1000)
 redis.call('SET', KEYS[1], string.format('%.17g', state), 'PX', keep_ms)
 read('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now - lately))
 redis.call('ZADD', KEYS[2], string.format('%.0f', now), ARGV[4])

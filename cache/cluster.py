@@ -68,6 +68,7 @@ class ClusterCache:
         self._link = Link(parse(url), timeout_s, self.breaker)
         self._generations = f"{namespace}:generations"
         self._record_prefix = f"{namespace}:count:"
+        self._owed: dict[str, int] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self._probe_name = f"{namespace}:probe:{{{secrets.token_hex(8)}}}"
 
@@ -163,9 +164,17 @@ class ClusterCache:
         return await self._link.ask(work) or False
 
     async def pace(self, name: str, pace: Pace, wanted: int, host: str) -> Paced | None:
-        """Take slots of a pace that all machines share; None where nobody can tell."""
+        """Take slots of a pace that all machines share; None where nobody can tell.
+
+        Then the caller goes by its own pace, and what it takes so is told to the server later:
+        all of ``wanted``. Not after a silence: the server has counted it most likely.
+        """
+        owed = self._owed.pop(name, 0)
+        if self.breaker.is_open:
+            self._owed[name] = min(owed + wanted, pace.burst)
         key = f"{self._namespace}:pace:{{{name}}}"
-        return await self._link.ask(lambda: take_slots(self._link, key, pace, wanted, host))
+        take = partial(take_slots, self._link, key, pace, wanted, host, owed=owed)
+        return await self._link.ask(take)
 
     async def generations(self) -> dict[str, int] | None:
         """Return the generations that anybody has raised here; None where nobody can tell."""

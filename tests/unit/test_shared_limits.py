@@ -162,3 +162,20 @@ def test_what_is_in_flight_is_the_sum_of_the_workers_that_live(
         first.leave()
         assert first.enter(0.0, again=False) is None
     assert first.enter(0.0, again=False) is None
+
+
+def test_a_host_that_hears_nothing_keeps_to_the_share_that_it_had() -> None:
+    """Two hosts, and a cluster that is gone: together they make as many calls as before."""
+    pace = Pace.per_minute(60)
+    host = HostPace(pace, [0.0] * pace_cells(1), LockFile(), 0, 0)
+    now, left = 1000.0, 0
+    host.hear(now, 2)
+    while now < 1000.0 + 2 * MINUTE_S:
+        free_in_s, _ = host.look(now)
+        if free_in_s:
+            now += free_in_s
+            continue
+        slots = host.take(now, 1) or 0
+        host.miss(now, slots)
+        left += slots
+    assert 58 <= left <= 60 + pace.burst

@@ -136,8 +136,8 @@ def test_it_answers_as_it_says(api: Any, provider: SimulatedProvider, mode: Gene
             bounds(with_cases(ask))()
     print(*seen.items(), sep="\n")
     for path in (COUNT, NATIVE):
-        assert seen[f"POST {path}", 200]
-        assert seen[f"POST {path}", 400]
+        # What is not allowed may by chance be taken none the less: the document is the narrower.
+        assert seen[f"POST {path}", 200 if mode is GenerationMode.POSITIVE else 400]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS"])

@@ -119,6 +119,8 @@ class Dispatcher:
 
         A turn that leaves no time to ask would be taken from another for nothing.
         """
+        if deployment.rpm is None:
+            return
         began = time.monotonic()
         try:
             await self._budgets.take(deployment, began + WAIT_SHARE * (until - began))

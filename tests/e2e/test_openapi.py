@@ -107,7 +107,6 @@ def _operations(api: Any) -> Iterator[Any]:
     return (found.ok() for found in api.get_all_operations())
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 def test_it_answers_as_it_says(api: Any, provider: SimulatedProvider, mode: GenerationMode) -> None:

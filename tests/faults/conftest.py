@@ -11,7 +11,12 @@ from tests.faults.scripted_provider import ScriptedProvider, truly
 from tests.host_file import MAX_BYTES, RECORDS, put
 
 UNTIMED = {
+    "test_bounds.py",
+    "test_cluster_values.py",
     "test_credentials.py",
+    "test_host_file.py",
+    "test_host_processes.py",
+    "test_http_slow.py",
     "test_http_strictness.py",
     "test_http_valid.py",
     "test_secrets.py",

@@ -64,7 +64,6 @@ def test_measured_cases(refuse: Callable[..., None], kind: str) -> None:
     ],
     ids=lambda table: table.__name__,
 )
-@pytest.mark.slow
 def test_generated_cases(refuse: Callable[..., None], table: Callable[[], Iterator[bytes]]) -> None:
     for wire in table():
         refuse(wire)
@@ -157,7 +156,6 @@ def test_number_of_headers(
     ],
     ids=["sanic", "single-process", "serve"],
 )
-@pytest.mark.slow
 def test_every_way_to_serve(
     start: Callable[..., Tallygate],
     config: dict[str, object],

@@ -19,7 +19,14 @@ from app.routing import Route
 from cache.memo import Memo
 from cache.tiers import Tiers
 
-_HEADERS = ("content-type", "content-encoding", "anthropic-version", *IDENTITY_HEADERS)
+_HEADERS = (
+    "content-type",
+    "content-encoding",
+    "anthropic-version",
+    "x-litellm-timeout",
+    *IDENTITY_HEADERS,
+)
+"""What a question is judged by, so that what is refused once is refused again."""
 ENTRY_BYTES, ROUTE_BYTES = 320, 700
 _pack = msgspec.msgpack.Encoder().encode
 

@@ -145,6 +145,7 @@ def test_what_the_ordinary_way_refuses_is_refused_of_repeats(
         assert (await here.ask(authorization="Bearer wrong")).status == 401
         assert (await here.ask(content_encoding="gzip")).status == 415
         assert (await here.ask(content_type="text/plain")).status == 415
+        assert (await here.ask(x_litellm_timeout="soon")).status == 400
 
     in_worker(tmp_path, provider, check)
     assert provider.calls == 1

@@ -24,7 +24,8 @@ class JsonlSink:
 
     * The event loop only appends to a queue; a reader of standard output that has stopped blocks
       the writing thread and nothing else.
-    * Holds at most MAX_WAITING events; more are dropped, counted, and the count is written.
+    * Holds at most MAX_WAITING events; more are dropped, counted, and the count is written. So are
+      lines that a full disk does not take.
     * Hits beyond ``hit_records_per_s`` are left out, and a ``records_left_out`` line says how many.
     """
 
@@ -45,6 +46,10 @@ class JsonlSink:
         self._hits = 0
         self.left_out = 0
         self.dropped = 0
+        self._unwritten = 0
+        """Counted by the writing thread alone, as the others are by the loop."""
+        self._torn = False
+        """The last line ends where the disk was full: the next one begins on its own."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._write_forever, name="jsonl", daemon=True)
         self._thread.start()
@@ -86,26 +91,33 @@ class JsonlSink:
 
     def _write(self, target: int, reported: tuple[int, int]) -> tuple[int, int]:
         lines = [self._line(self._waiting.popleft()) for _ in range(len(self._waiting))]
-        lost = (self.left_out, self.dropped)
-        if lost != reported:
-            lines.append(_left_out(lost[0] - reported[0], lost[1] - reported[1]))
         chunk = bytearray()
         for line in lines:
             # All workers share one output: up to PIPE_BUF bytes a write is not torn apart.
             if chunk and len(chunk) + len(line) > select.PIPE_BUF:
-                self._put(target, chunk)
+                self._unwritten += self._put(target, chunk)
                 chunk = bytearray()
             chunk += line
-        self._put(target, chunk)
-        return lost
+        self._unwritten += self._put(target, chunk)
+        lost = (self.left_out, self.dropped + self._unwritten)
+        # What could not be told, on a full disk say, is told with what is lost until then.
+        told = lost != reported and not self._put(target, _left_out(lost, reported))
+        return lost if told else reported
 
-    def _put(self, target: int, chunk: bytearray) -> None:
+    def _put(self, target: int, chunk: bytes | bytearray) -> int:
+        """Write whole lines, and say how many of them could not be written."""
         view = memoryview(chunk)
         try:
+            if self._torn and view:
+                os.write(target, b"\n")
+                self._torn = False
             while view:
                 view = view[os.write(target, view) :]
         except OSError:
-            self.dropped += chunk.count(b"\n")
+            written = len(chunk) - len(view)
+            self._torn = self._torn or (written > 0 and chunk[written - 1 : written] != b"\n")
+            return bytes(view).count(b"\n")
+        return 0
 
     def _line(self, event: CountEvent) -> bytes:
         record = {"event": "count"}
@@ -118,7 +130,8 @@ class JsonlSink:
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def _left_out(hits: int, dropped: int) -> bytes:
+def _left_out(lost: tuple[int, int], reported: tuple[int, int]) -> bytes:
+    hits, dropped = lost[0] - reported[0], lost[1] - reported[1]
     record = {"event": "records_left_out", "hits": hits, "dropped": dropped}
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 

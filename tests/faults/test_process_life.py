@@ -219,6 +219,29 @@ def test_p4_stuck_worker(start: Start) -> None:
     assert server.err.read_text().count("is stuck and is killed") == 1
 
 
+@pytest.mark.slow
+def test_p4_blocking_call(tmp_path: Path) -> None:
+    """A worker whose loop is held by a call that does not return is replaced likewise."""
+    command = (sys.executable, "-m", "sanic", "tests.faults.blocking_app")
+    with Tallygate(tmp_path, {"model_list": ESTIMATE}, workers=2, command=command) as server:
+        _all_serve(server, 2)
+        before = workers(server.pid)
+        with Crowd(server.port, WIRE, CLIENTS) as crowd, Connection(server.port) as held:
+            crowd.wait_for(200)
+            blocked_at = time.monotonic()
+            held.send(request(target="/block"))
+            back_s = _new_process_answers(crowd, blocked_at, STUCK_S * STUCK_SLACK)
+            crowd.wait_for(200)
+            assert held.ends()
+        after = workers(server.pid)
+        lost, asked = crowd.faults(), len(crowd.answers)
+        print(f"back after {back_s:.1f} s; {len(lost)} of {asked} requests lost")
+        assert len({one.process for one in lost} - {""}) <= 1, lost
+        assert not [one for one in lost if one.fault.startswith("not connected")]
+        assert len(set(before.values()) - set(after.values())) == 1
+        assert server.err.read_text().count("is stuck and is killed") == 1
+
+
 def _process_of(server: Tallygate, name: str) -> str:
     """Match a worker's process with its ids: the worker that holds a connection's other end."""
     pid = workers(server.pid)[name]

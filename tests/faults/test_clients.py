@@ -1,0 +1,176 @@
+"""Clients that ask much at once, hang up, or hold on: rows K12, K15, A6 and A7."""
+
+import json
+import resource
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bench.provider import SimulatedProvider, count_tokens
+from tests.e2e.exchange import (
+    JSON,
+    MODEL,
+    Connection,
+    anthropic,
+    counted,
+    model_list,
+    question,
+    request,
+    until,
+)
+from tests.faults.crowd import workers
+from tests.server import Tallygate
+
+DEEP = 1_000
+LEAVING = 300
+RESET = struct.pack("ii", 1, 0)
+"""With which the close of a socket is an RST instead of a FIN (SO_LINGER)."""
+IDLE = 5_000
+MOST_BYTES_EACH = 32 * 1024
+"""Of memory for a connection that is kept; what is printed is the claim."""
+
+
+@pytest.fixture(scope="module")
+def server(start: Callable[..., Tallygate], provider: SimulatedProvider) -> Iterator[Tallygate]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    running = start({"model_list": model_list(**{MODEL: anthropic("claude-x", provider.url)})})
+    yield running
+    running.stop()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "Traceback" not in running.err.read_text()
+
+
+def _worker(server: Tallygate) -> Path:
+    (pid,) = workers(server.pid).values()
+    return Path(f"/proc/{pid}")
+
+
+def _descriptors(server: Tallygate) -> int:
+    return sum(1 for _ in (_worker(server) / "fd").iterdir())
+
+
+def test_k12_pipelined(server: Tallygate) -> None:
+    """A thousand questions sent before the first answer is read: each its own, in their order."""
+    bodies = [question(extra="x" * number) for number in range(DEEP)]
+    with Connection(server.port) as connection:
+        connection.send(b"".join(request(msgspec.json.encode(body)) for body in bodies))
+        for body in bodies:
+            assert counted(connection.read()) == count_tokens(body)
+
+
+WIRE = request(b'{"model":"' + MODEL.encode() + b'","messages":[{"role":"user","content":"a"}]}')
+LEAVES = {
+    "within-a-head": WIRE[:40],
+    "within-a-body": WIRE[:-10],
+    "before-the-answer": WIRE,
+    "between-two": WIRE + WIRE[:60],
+}
+
+
+@pytest.mark.parametrize("abruptly", [True, False], ids=["reset", "closed"])
+@pytest.mark.parametrize("when", LEAVES)
+def test_k12_clients_that_leave(
+    server: Tallygate, provider: SimulatedProvider, when: str, abruptly: bool
+) -> None:
+    """Hundreds of them, some with a question out: nothing is left of them, the others go on."""
+    provider.clear()
+    provider.behave(delay_s=0.2)
+    before, process = _descriptors(server), _worker(server)
+    left = []
+    for _ in range(LEAVING):
+        one = socket.create_connection(("127.0.0.1", server.port))
+        one.sendall(LEAVES[when])
+        left.append(one)
+    for one in left:
+        if abruptly:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        one.close()
+    provider.clear()
+    body = question()
+    assert counted(server.count(body)) == count_tokens(body)
+    # What is pooled for the provider may be more by now.
+    until(lambda: _descriptors(server) < before + 20)
+    assert _worker(server) == process
+
+
+def test_k12_half_closed(server: Tallygate) -> None:
+    """A client that says it sends no more after its question is answered, or let go; none waits."""
+    before, answered = _descriptors(server), 0
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one:
+            one.sendall(WIRE)
+            one.shutdown(socket.SHUT_WR)
+            heard = b""
+            while piece := one.recv(65_536):
+                heard += piece
+            answered += heard.startswith(b"HTTP/1.1 200 ")
+    print(f"{answered} of 50 answered")
+    until(lambda: _descriptors(server) < before + 20)
+
+
+def test_k15_idle_connections(server: Tallygate) -> None:
+    """Thousands that are kept, each after one question: a little memory each, and room for more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = min(IDLE, hard // 2 - 200)
+    status = _worker(server) / "statm"
+    held = [Connection(server.port) for _ in range(8)]
+    for one in held:
+        one.send(WIRE)
+        counted(one.read())
+    before = int(status.read_text().split()[1])
+    for _ in range(number):
+        one = Connection(server.port)
+        held.append(one)
+        one.send(WIRE)
+        counted(one.read())
+    each = (int(status.read_text().split()[1]) - before) * resource.getpagesize() / number
+    print(f"{number} connections that are kept: {each / 1024:.1f} KiB each")
+    body = question()
+    assert counted(server.count(body)) == count_tokens(body)
+    for one in held:
+        one.close()
+    assert each < MOST_BYTES_EACH
+
+
+def test_a6_series_stay_as_many(server: Tallygate) -> None:
+    """Whatever names clients make up, of models, of end users, of paths: no series more."""
+    names = set(server.metrics())
+    with Connection(server.port) as connection:
+        for number in range(2_000):
+            body = question(user=f"user-{number}")
+            if number % 2:
+                body["model"] = f"model-{number}"
+            headers = {**JSON, "x-tallygate-end-user": f"end-user-{number}"}
+            connection.send(request(msgspec.json.encode(body), headers=headers))
+            assert connection.read().status_code in {200, 404}
+            connection.send(request(method="GET", target=f"/path-{number}"))
+            assert connection.read().status_code == 404
+    assert set(server.metrics()) == names
+
+
+def test_a7_lines_are_one_event_each(server: Tallygate) -> None:
+    """Line ends and control sequences in what clients name stay within their line, and short."""
+    odd = ("a\nb", '{"event":"count"}\n', "\x1b[2J", "\u2028", "\r\nx: y", '"}', "x" * 1_000_000)
+    for text in odd:
+        server.count(question(user=text))
+        server.count(question(model=text[:200]))
+    ids = {"x-request-id": "i" * 5000, "user-agent": "u" * 5000, "x-tallygate-end-user": "\x85é"}
+    with Connection(server.port) as connection:
+        connection.send(request(msgspec.json.encode(question()), headers={**JSON, **ids}))
+        assert connection.read().status_code in {200, 400, 413}
+    with Connection(server.port) as connection:
+        connection.send(request(msgspec.json.encode(question("last"))))
+        last = connection.read().headers["request-id"].encode()
+    until(lambda: last in server.out.read_bytes())
+    written = server.out.read_bytes()
+    records = [json.loads(line) for line in written.split(b"\n")[:-1]]
+    assert len({one["request_id"] for one in records if one["event"] == "count"}) == sum(
+        one["event"] == "count" for one in records
+    )
+    assert not set(range(32)) - {10} & set(written)
+    assert max(len(line) for line in written.split(b"\n")) < 4_000

@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from adapters.base import Deployment, UpstreamError
+from app.limits import wait_headers
 from app.log import describe, logger
 from app.waiters import TooLateError, Waiter, Waiters
 from cache.host_pace import HostPace
 from cache.pace import Pace
 from cache.tiers import Paced
 
-LONG_WAIT_S = 30
 MAX_RETRY_AFTER_S = 3600
 AFTER_FAULT_S = 1.0
 
@@ -38,16 +38,13 @@ class OverBudgetError(Exception):
         """Say to the caller what limit it is, and when to come back."""
         one = self.deployment
         wait_s = min(max(math.ceil(self.retry_after_s), 1), MAX_RETRY_AFTER_S)
-        headers: tuple[tuple[str, str], ...] = (("retry-after", str(wait_s)),)
-        if wait_s > LONG_WAIT_S:
-            headers += (("x-should-retry", "false"),)
         return UpstreamError(
             status=429,
             type="rate_limit_error",
             message=f"{one.alias} may be counted {one.rpm:g} times a minute (rpm), what is "
             f"remembered always; the next call is free in {wait_s} s",
             reason=f"over the rpm of {one.name}",
-            headers=headers,
+            headers=wait_headers(wait_s),
         )
 
 

@@ -18,7 +18,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: Annotated[int, Meta(ge=1)] = 10_000
     """Of clients, for each worker; fewer where the descriptors do not suffice."""
     max_held_bytes: Annotated[int, Meta(ge=1)] = 536_870_912
-    """Of bodies that one worker holds unanswered at a time; a single one is taken in any case."""
+    """Of bodies that a worker has received and not answered; a single one is taken in any case."""
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15
     """How long answers in flight may take after the listener has closed."""
     drain_notice_s: Annotated[float, Meta(ge=0, le=3_600)] = 1

@@ -31,7 +31,7 @@ from app.dispatch import Dispatcher
 from app.errors import ProxyError, forbidden, from_upstream, operator_fault, overloaded, timed_out
 from app.flight import NOTHING, Ask, Flights, Landed
 from app.freshness import Freshness
-from app.key_limits import KeyLimits, OverKeyLimitError
+from app.key_limits import NO_LIMIT, KeyLimits, Miss, OverKeyLimitError
 from app.keys import Answer, Keys, Place
 from app.leader import Journey
 from app.question import Question, refuse_unknown
@@ -114,7 +114,9 @@ class TokenCounter:
         stand_in: Deployment | None = None
         for asked, pool in enumerate(route.pools):
             now = time.monotonic()
-            if failure is not None and now >= (leaves_at if stale is None else stale_at):
+            if stale is not None:
+                leaves_at = min(leaves_at, stale_at)
+            if failure is not None and now >= leaves_at:
                 break
             journey.deployment = pool.first
             until = now + (deadline - now) / (len(route.pools) - asked)
@@ -147,7 +149,7 @@ class TokenCounter:
             record = self._tiers.get(place.key, place.max_age_s)
             if record is not None:
                 return place.answer(record, "cache", tier="local")
-        alternate = _alternate(pool)
+        alternate = pool.alternate
         refused = self._refusals.get(pool.first)
         if refused is not None and alternate is not None:
             return await self._ask(trip, alternate)
@@ -184,7 +186,7 @@ class TokenCounter:
         """Find the last known count of a provider that fails, if the client takes one."""
         if pool.first.provider == ESTIMATE or not trip.question.freshness.takes_stale:
             return None
-        alternate = _alternate(pool)
+        alternate = pool.alternate
         if alternate is not None and self._refusals.get(pool.first):
             pool = alternate
         place = self._keys.place(trip.question, trip.caller, pool.first)
@@ -203,15 +205,18 @@ class TokenCounter:
         if refused is not None and not fresh.no_cache:
             return Landed(error=refused), True
         if not caller.is_limited:
-            return await self._join(trip, place, pool)
+            return await self._join(trip, place, pool, NO_LIMIT)
         # What another worker or machine remembers is a hit, too, and free.
         if not fresh.no_cache and (found := await self._find(place, again=True)):
             return Landed(found.record, source="cache", tier=found.tier), False
         again, trip.journey.is_counted = trip.journey.is_counted, True
-        async with self._key_limits.miss(caller, again=again):
-            return await self._join(trip, place, pool)
+        miss = await self._key_limits.enter(caller, again=again)
+        try:
+            return await self._join(trip, place, pool, miss)
+        finally:
+            miss.caller_left()
 
-    async def _join(self, trip: Trip, place: Place, pool: Pool) -> tuple[Landed, bool]:
+    async def _join(self, trip: Trip, place: Place, pool: Pool, miss: Miss) -> tuple[Landed, bool]:
         # Only what is asked in the same way flies together: another name's entries have other
         # credentials and other deadlines, and their failure is their own; a question that must be
         # asked anew joins no flight that took off before it; one that must not be stored does not
@@ -241,7 +246,7 @@ class TokenCounter:
         try:
             return await self._shared.join(
                 flight,
-                lambda: self._flights.fly(ask, trip.journey),
+                lambda: miss.while_it_flies(self._flights.fly(ask, trip.journey)),
                 _wait_s(trip, now),
                 patience,
             )
@@ -276,18 +281,6 @@ def _wait_s(trip: Trip, now: float) -> float:
     if trip.leaves_at < trip.deadline:
         return max(trip.leaves_at - now, 0.001)
     return max(trip.deadline - now, 0.001) + LANDING_S
-
-
-def _alternate(pool: Pool) -> Pool | None:
-    """Give the same entries at their endpoints' alternates; a wildcard's model goes along."""
-    members: list[Deployment] = []
-    for one in pool.members:
-        alternate, asked = one.endpoint.alternate, one.endpoint
-        if alternate is None:
-            return None
-        endpoint = msgspec.structs.replace(alternate.endpoint, upstream_model=asked.upstream_model)
-        members.append(msgspec.structs.replace(one, provider=alternate.provider, endpoint=endpoint))
-    return Pool(tuple(members))
 
 
 def _not_asked(pool: Pool, fresh: Freshness) -> ProxyError:

@@ -18,7 +18,7 @@ from msgspec import Struct
 from adapters.base import CountRequest, Deployment, UpstreamError
 from app.budget import Budgets, OverBudgetError
 from app.leader import Journey, Leader, Outcome
-from app.limits import Deployments, is_failure, is_worth_a_retry
+from app.limits import Deployments, is_failure, is_late, is_worth_a_retry
 from app.routing import Pool
 
 PAUSE_S = 0.25
@@ -34,6 +34,10 @@ class _Tries(Struct):
 
     until: float
     failed: set[str] = set()
+    worth: set[str] = set()
+    """Whom one may ask once more."""
+    uncounted: set[str] = set()
+    """Who does not count the model, which in a pool only all together decide."""
     outcome: Outcome | None = None
 
 
@@ -77,7 +81,7 @@ class Dispatcher:
             done = await self._try(count, chosen, members, tries, journey)
         if not done and (chosen := await self._pause(members, tries, journey)) is not None:
             await self._try(count, chosen, members, tries, journey)
-        return _told(tries, journey) or Outcome(error=self._refusal(members))
+        return _told(tries, members, journey) or Outcome(error=self._refusal(members))
 
     async def _try(
         self,
@@ -92,7 +96,8 @@ class Dispatcher:
         All: a count, or an error that the next one would answer too.
         """
         others = max(sum(self._may_be_asked(one, tries) for one in members), 1)
-        until = time.monotonic() + max(tries.until - time.monotonic(), 0.001) / others
+        share_s = max(tries.until - time.monotonic(), 0.001) / others
+        until = time.monotonic() + share_s
         journey.deployment = deployment
         tries.failed.add(deployment.name)
         try:
@@ -105,14 +110,18 @@ class Dispatcher:
             tries.outcome = tries.outcome or Outcome(error=state.refusal())
             return False
         state.take_off()
-        outcome = Outcome(error=CANCELLED)
+        heard: UpstreamError | None = CANCELLED
         try:
-            timeout_s = min(max(until - time.monotonic(), 0.001), deployment.timeout_s)
-            outcome = await self._leader.lead(count, deployment, timeout_s, journey)
+            left_s = max(until - time.monotonic(), 0.001)
+            outcome = await self._leader.lead(
+                count, deployment, min(left_s, deployment.timeout_s), journey
+            )
+            heard = outcome.error
+            if heard is not None and is_late(heard) and left_s < share_s / 2:
+                heard = CANCELLED  # its time went in our own queue
         finally:
-            state.land(outcome.error)
-        tries.outcome = outcome
-        return outcome.error is None or not _another_may_answer(outcome.error)
+            state.land(heard)
+        return _note(tries, deployment, outcome)
 
     async def _in_budget(self, deployment: Deployment, until: float, journey: Journey) -> None:
         """Wait for the deployment's turn. Raises OverBudgetError.
@@ -156,10 +165,9 @@ class Dispatcher:
         self, members: list[Deployment], tries: _Tries, journey: Journey
     ) -> Deployment | None:
         """Wait before the one retry, and say of whom; None where there is none."""
-        error = tries.outcome.error if tries.outcome is not None else None
-        if journey.retried or error is None or not is_worth_a_retry(error):
+        if journey.retried:
             return None
-        tries.failed.clear()
+        tries.failed -= tries.worth
         pause_s = PAUSE_S * self._chance()
         chosen = self._choose(members, tries)
         if chosen is None or time.monotonic() + pause_s >= tries.until:
@@ -177,15 +185,32 @@ class Dispatcher:
         return min(states, key=lambda one: one.closed_s).refusal()
 
 
-def _another_may_answer(error: UpstreamError) -> bool:
-    return is_failure(error) or error.status == HTTPStatus.TOO_MANY_REQUESTS
+def _note(tries: _Tries, deployment: Deployment, outcome: Outcome) -> bool:
+    """Remember how a try ended; say whether that is all."""
+    error = outcome.error
+    if error is None:
+        tries.outcome = outcome
+        return True
+    if is_worth_a_retry(error):
+        tries.worth.add(deployment.name)
+    if error.model_not_counted:
+        tries.uncounted.add(deployment.name)
+    # Where one has failed, that another one does not count the model is not the whole truth.
+    if tries.outcome is None or not error.model_not_counted:
+        tries.outcome = outcome
+    limited = error.status == HTTPStatus.TOO_MANY_REQUESTS
+    return not (is_failure(error) or limited or error.model_not_counted)
 
 
-def _told(tries: _Tries, journey: Journey) -> Outcome | None:
+def _told(tries: _Tries, members: list[Deployment], journey: Journey) -> Outcome | None:
     """Let the caller not repeat what has been repeated here."""
     outcome = tries.outcome
-    if outcome is None or outcome.error is None or not journey.retried:
+    if outcome is None or outcome.error is None:
         return outcome
-    headers = (*outcome.error.headers, ("x-should-retry", "false"))
-    error = msgspec.structs.replace(outcome.error, headers=headers)
+    error = outcome.error
+    if journey.retried:
+        headers = (*error.headers, ("x-should-retry", "false"))
+        error = msgspec.structs.replace(error, headers=headers)
+    if error.model_not_counted and tries.uncounted != {one.name for one in members}:
+        error = msgspec.structs.replace(error, model_not_counted=False)
     return msgspec.structs.replace(outcome, error=error)

@@ -121,7 +121,7 @@ class Flights:
             generation=ask.generation,
         )
         stored = self._remember(ask, record, lease)
-        return Landed(record, source="live", stored=stored, deployment=journey.deployment)
+        return Landed(record, source="live", stored=stored, deployment=outcome.deployment)
 
     def _take_off_ns(self, before: Record | None) -> int:
         """Say when this question is asked: after all that is known, whatever the clock says."""

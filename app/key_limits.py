@@ -4,13 +4,15 @@ Only what is not remembered is bounded, and nobody waits: what is over a bound i
 """
 
 import asyncio
-import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 from app.auth import Caller
 from app.errors import LONG_WAIT_S, ProxyError
 from cache.miss_log import Full, MissLog
+
+T = TypeVar("T")
 
 RETRY_S = 0.001
 _TEXTS = {
@@ -42,6 +44,40 @@ class OverKeyLimitError(ProxyError):
         )
 
 
+class Miss:
+    """One question of a key on its way to a provider: in flight until nobody waits for it there.
+
+    1 a caller leads a flight; 2 it leaves, since it says so or hangs up; 3 the provider is still
+    asked: the key still has it in flight. Who only joined another's flight leaves it with its wait.
+    """
+
+    def __init__(self, log: MissLog | None) -> None:
+        self._log = log
+        self._flies = False
+
+    async def while_it_flies(self, flight: Awaitable[T]) -> T:
+        """Lead a flight, and be over with it."""
+        self._flies = True
+        try:
+            return await flight
+        finally:
+            self._flies = False
+            self._end()
+
+    def caller_left(self) -> None:
+        """Be over, unless the flight goes on."""
+        if not self._flies:
+            self._end()
+
+    def _end(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            log.leave()
+
+
+NO_LIMIT = Miss(None)
+
+
 class KeyLimits:
     """The keys that have limits, by their callers' names."""
 
@@ -52,23 +88,18 @@ class KeyLimits:
         self._clock = clock
         self._note = note
 
-    @contextlib.asynccontextmanager
-    async def miss(self, caller: Caller, *, again: bool) -> AsyncIterator[None]:
-        """Count a question that goes to a provider, while it does. Raises OverKeyLimitError.
+    async def enter(self, caller: Caller, *, again: bool) -> Miss:
+        """Count a question that goes to a provider. Raises OverKeyLimitError.
 
         ``again``: the same question asks a second counter; it is one of the minute's still.
         """
         log = self._logs.get(caller.name)
         if log is None:
-            yield
-            return
+            return NO_LIMIT
         while (full := log.enter(self._clock(), again=again)) is False:  # noqa: ASYNC110 -- by another process
             await asyncio.sleep(RETRY_S)
         if isinstance(full, Full):
             error = OverKeyLimitError(caller, full)
             self._note(error.limit)
             raise error
-        try:
-            yield
-        finally:
-            log.leave()
+        return Miss(log)

@@ -55,6 +55,8 @@ class Outcome(Struct, frozen=True):
     error: UpstreamError | None = None
     counted_at_s: int = 0
     dropped: bytes = b""
+    deployment: Deployment | None = None
+    """Who was asked, whatever its caller does meanwhile."""
 
 
 class Signer(Protocol):
@@ -82,7 +84,8 @@ class Leader:
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._ask(count, deployment, timeout_s, journey)
+                outcome = await self._ask(count, deployment, timeout_s, journey)
+                return msgspec.structs.replace(outcome, deployment=deployment)
         except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
             return Outcome(error=_failure(error))
         finally:

@@ -18,11 +18,12 @@ from msgspec import Struct
 
 from adapters.base import Deployment, UpstreamError
 from app.config_sections import Limits as Settings
+from app.errors import LONG_WAIT_S
+from app.telemetry.metrics import ERROR_TYPES
 
 COOLDOWN_S = 5.0
 """After a 429 that does not say when to come back."""
 WINDOW_S = 10
-LONG_WAIT_S = 30
 OK, TOO_MANY, SERVER_ERRORS, BAD_GATEWAY, GATEWAY_TIMEOUT = 200, 429, 500, 502, 504
 CELLS = 2
 """What workers share about a deployment: until when it is left alone, and which status says why."""
@@ -110,6 +111,9 @@ class State:
             self._row = 0
             if self._is_open:
                 self._cells[self._cell] = 0.0
+        elif self._is_open:
+            # The provider was not asked after all: the next question is the probe.
+            self._cells[self._cell] = self._clock()
 
     def refusal(self) -> UpstreamError:
         """Say why it is not asked now: the true reason, and when to come back."""
@@ -125,11 +129,14 @@ class State:
                 f"the provider fails ({last.reason}); it is asked again in {wait_s} s, "
                 "what is remembered is answered meanwhile"
             )
-        headers: tuple[tuple[str, str], ...] = (("retry-after", str(wait_s)),)
-        if wait_s > LONG_WAIT_S:
-            headers += (("x-should-retry", "false"),)
         return msgspec.structs.replace(
-            last, message=message, details=b"", headers=headers, upstream_request_id=""
+            last,
+            # A type that the provider made up is its text, and this goes to other callers.
+            type=last.type if last.type in ERROR_TYPES else "api_error",
+            message=message,
+            details=b"",
+            headers=wait_headers(wait_s),
+            upstream_request_id="",
         )
 
     @property
@@ -140,6 +147,12 @@ class State:
     def _close(self, seconds: float, error: UpstreamError) -> None:
         self._cells[self._cell + 1] = _shown(error)
         self._cells[self._cell] = self._clock() + seconds
+
+
+def wait_headers(wait_s: int) -> tuple[tuple[str, str], ...]:
+    """Say when to come back, and that a client should not sit out a long wait by itself."""
+    headers: tuple[tuple[str, str], ...] = (("retry-after", str(wait_s)),)
+    return headers if wait_s <= LONG_WAIT_S else (*headers, ("x-should-retry", "false"))
 
 
 def _shown(error: UpstreamError) -> int:
@@ -157,7 +170,12 @@ def is_failure(error: UpstreamError) -> bool:
         return True
     if error.upstream_status:
         return error.upstream_status == OK or error.upstream_status >= SERVER_ERRORS
-    return error.broken or error.status == GATEWAY_TIMEOUT
+    return error.broken or is_late(error)
+
+
+def is_late(error: UpstreamError) -> bool:
+    """Say whether nothing was heard in time."""
+    return not error.upstream_status and error.status == GATEWAY_TIMEOUT
 
 
 def is_worth_a_retry(error: UpstreamError) -> bool:

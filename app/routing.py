@@ -7,7 +7,7 @@ from functools import lru_cache
 import msgspec
 from msgspec import Struct
 
-from adapters.base import Deployment
+from adapters.base import Deployment, Endpoint
 from adapters.registry import provider_of
 from app.config_models import Models
 
@@ -32,6 +32,22 @@ class Pool(Struct, frozen=True):
     def may_be_asked(self) -> bool:
         """Say whether nothing is missing for at least one of them."""
         return any(not one.endpoint.missing for one in self.members)
+
+    @property
+    def alternate(self) -> "Pool | None":
+        """The same entries at their endpoints' alternates; a wildcard's model goes along."""
+        members: list[Deployment] = []
+        for one in self.members:
+            other = one.endpoint.alternate
+            if other is None:
+                return None
+            members.append(
+                msgspec.structs.replace(
+                    _ask_for(one, one.endpoint.upstream_model, other.endpoint),
+                    provider=other.provider,
+                )
+            )
+        return Pool(tuple(members))
 
     def holds(self, deployment: Deployment) -> bool:
         """Say whether an entry is one of these; a caller's own credential makes no other entry."""
@@ -123,6 +139,10 @@ def _fill(deployment: Deployment, part: str) -> Deployment:
     return _ask_for(deployment, upstream_model)
 
 
-def _ask_for(deployment: Deployment, upstream_model: str) -> Deployment:
-    endpoint = msgspec.structs.replace(deployment.endpoint, upstream_model=upstream_model)
+def _ask_for(
+    deployment: Deployment, upstream_model: str, endpoint: Endpoint | None = None
+) -> Deployment:
+    """Ask an entry for a model, at its own endpoint or at another one."""
+    at = deployment.endpoint if endpoint is None else endpoint
+    endpoint = msgspec.structs.replace(at, upstream_model=upstream_model)
     return msgspec.structs.replace(deployment, endpoint=endpoint)

@@ -21,6 +21,7 @@ from app.config import Settings
 from app.config_sections import CallerKey
 from app.key_limits import KeyLimits
 from app.limits import CELLS, Deployments
+from app.log import logger
 from cache.host_pace import HostPace, pace_cells
 from cache.miss_log import Bounds, MissLog, log_cells
 from cache.pace import Pace
@@ -28,6 +29,7 @@ from cache.shared_lock import TURNS, LockFile
 
 Note = Callable[[str], None]
 
+LIVE_TRIES, LIVE_PAUSE_S = 100, 0.001
 MAX_NUMBERS = 1 << 32
 """Of locks; beyond their bytes, one for each row: held by its worker for as long as it lives."""
 
@@ -76,7 +78,11 @@ class SharedLimits(Struct, frozen=True):
 
     def live(self, row: int) -> None:
         """Say, for as long as this process lives, that the row has a worker."""
-        self.file.hold(TURNS * MAX_NUMBERS + row)
+        for _ in range(LIVE_TRIES):  # another worker may be looking at this moment
+            if self.file.hold(TURNS * MAX_NUMBERS + row):
+                return
+            time.sleep(LIVE_PAUSE_S)
+        logger.error("a worker that has ended still holds row %d of the limits", row)
 
     def _is_gone(self, row: int) -> bool:
         byte = TURNS * MAX_NUMBERS + row

@@ -29,6 +29,8 @@ PIECE_BYTES = 4096
 memory than the body."""
 MIN_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
+SMALL_BYTES = 64 * 1024
+"""Bodies up to this size are taken however many large ones are held."""
 SHED_RETRY_S = 1
 
 _END = b"\r\n\r\n"
@@ -72,7 +74,6 @@ class StrictHttp(Http):
     async def http1_request_header(self) -> None:
         """Judge a head, and only then let Sanic parse it. Raises ProxyError, RequestTimeout."""
         self._is_refused = True
-        self._let_go()
         if self.protocol.is_beyond:
             raise overloaded("too many connections to this server", SHED_RETRY_S)
         end = self.recv_buffer.find(_END)
@@ -83,8 +84,7 @@ class StrictHttp(Http):
             self._head = self._judge(raw)
             self._raw = raw
         head = self._head
-        if head.body_bytes:
-            self._hold(head.body_bytes)
+        self._check_room(head.body_bytes)
         await super().http1_request_header()  # type: ignore[no-untyped-call]
         self._is_refused = False
         self._body_since_s: float | None = None
@@ -104,6 +104,7 @@ class StrictHttp(Http):
                 return await self._read_chunks()
             while len(self.recv_buffer) < min(self.request_bytes_left, PIECE_BYTES):
                 await self._receive_body()
+            self._hold(min(len(self.recv_buffer), self.request_bytes_left))
         except (ProxyError, RequestTimeout):
             self._is_refused, self.keep_alive, self.request_body = True, False, None
             if self.stage is Stage.HANDLER:
@@ -116,17 +117,30 @@ class StrictHttp(Http):
             self.request_body = None
         return piece
 
-    def _hold(self, size_bytes: int) -> None:
-        """Make room for a body that comes. Raises ProxyError 529 when others' have taken it all."""
+    def init_for_request(self) -> None:
+        """Begin anew: the request before has been answered, and its body is let go."""
+        self._let_go()
+        super().init_for_request()  # type: ignore[no-untyped-call]
+
+    def _check_room(self, size_bytes: int) -> None:
+        """Look whether there is room for so much more. Raises ProxyError 529.
+
+        Nothing is set aside for what is only announced: it may never come.
+        """
+        if self._held_bytes + size_bytes <= SMALL_BYTES:
+            return
         others_bytes = StrictHttp.held_bytes - self._held_bytes
         most_bytes = self.protocol.app.ctx.settings.server.max_held_bytes
         if others_bytes and StrictHttp.held_bytes + size_bytes > most_bytes:
             raise overloaded("too many large requests at a time", SHED_RETRY_S)
+
+    def _hold(self, size_bytes: int) -> None:
+        """Count what has come of a body. Raises ProxyError 529 when others hold all the room."""
+        self._check_room(size_bytes)
         self._held_bytes += size_bytes
         StrictHttp.held_bytes += size_bytes
 
     def _let_go(self) -> None:
-        """The last request of this connection has been answered."""
         StrictHttp.held_bytes -= self._held_bytes
         self._held_bytes = 0
 
@@ -162,6 +176,7 @@ class StrictHttp(Http):
             piece = buffer[: self.request_bytes_left]
             del buffer[: len(piece)]
             self.request_bytes_left -= len(piece)
+            self._hold(len(piece))
             gathered += piece
         await asyncio.sleep(0)  # thousands of tiny chunks take a while; others come between
         return bytes(gathered)
@@ -177,7 +192,6 @@ class StrictHttp(Http):
         del buffer[: line.end()]
         self.request_bytes_left = size
         self.request_bytes += size
-        self._hold(size)
         if self.request_bytes > self.protocol.request_max_size:
             raise self._too_large()
         return size > 0

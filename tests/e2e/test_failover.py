@@ -237,6 +237,22 @@ def test_a_caller_may_wait_less_and_harms_nobody(
     assert provider.calls == 1
 
 
+def test_a_caller_that_leaves_still_has_its_question_in_flight(
+    start: Callable[..., Tallygate], provider: SimulatedProvider
+) -> None:
+    one = {"name": "one", "key": "sk-one-0123456789", "max_parallel_misses": 1}
+    models = model_list(claude=anthropic("claude-x", provider.url))
+    server = start({"model_list": models, "keys": [one]})
+    counted(server.count(question("claude")))
+    provider.behave(delay_s=3)
+    hurried = {"authorization": "Bearer sk-one-0123456789", "x_litellm_timeout": "0.2"}
+    refused(server.count(question("claude"), **hurried), 504, "timeout_error")
+    for _ in range(3):
+        refused(server.count(question("claude"), **hurried), 429, "rate_limit_error")
+    assert provider.calls == 2
+    until(lambda: server.count(question("claude"), **hurried).status_code == 504)
+
+
 @pytest.mark.parametrize("given", ["0", "-1", "soon", "1e3", "NaN", "", "9999999"])
 def test_a_time_that_is_none_is_refused(
     server: Tallygate, provider: SimulatedProvider, given: str

@@ -228,6 +228,27 @@ def test_who_wants_a_fresh_count_gets_no_stale_one(
     assert provider.calls == (1 if only else 2)
 
 
+def test_a_known_count_does_not_wait_for_the_next_counter_either(
+    provider: SimulatedProvider, start: Start
+) -> None:
+    models = [
+        {"model_name": "claude-3-5-sonnet", "litellm_params": anthropic(name, provider.url)}
+        for name in ("claude-first", "claude-hanging")
+    ]
+    cache = {"ttl_s": FRESH_S, "stale_after_s": PATIENCE_S}
+    server = start({"model_list": models, "cache": cache, "limits": FAILURES_STAND_ALONE})
+    body = question()
+    number = counted(server.count(body))
+    time.sleep(FRESH_S + 0.1)
+    provider.behave(status=500, model="claude-first")
+    provider.behave(hang=True, model="claude-hanging")
+    began = time.monotonic()
+    answer = server.count(body)
+    assert (source(answer), counted(answer)) == ("stale", number)
+    # Its share of the deadline would be 30 s.
+    assert time.monotonic() - began < 10
+
+
 def test_a_bad_credential_of_the_operators_is_not_covered_up(
     forgetful: Tallygate, provider: SimulatedProvider
 ) -> None:

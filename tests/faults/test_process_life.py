@@ -502,12 +502,15 @@ def test_more_bodies_than_there_is_room_for(tmp_path: Path) -> None:
         Tallygate(tmp_path, {"model_list": ESTIMATE, "server": limits}) as server,
         Connection(server.port) as slow,
     ):
-        slow.send(request(b"{", length=900_000))
         body = msgspec.json.encode(question(padding="x" * 200_000))
+        slow.send(request(b"{", length=900_000))
+        assert counted(server.count(body))  # what is announced takes no room
+        slow.send(b" " * 890_000)
         until(lambda: server.count(body).status_code == 529)
         assert counted(server.count(question()))
-        slow.close()
-        until(lambda: server.count(body).status_code == 200)
+        slow.send(msgspec.json.encode(question())[:1].ljust(9_999))
+        assert slow.read().status_code == 400
+        assert counted(server.count(body))  # what is answered neither, though its client stays
 
 
 def _is_ready(server: Tallygate) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
+import msgspec
 import pytest
 
 from bench.provider import SimulatedProvider, count_tokens
@@ -27,14 +28,15 @@ from tests.server import Tallygate
 SOAK_S = float(os.environ.get("SOAK_S", "120"))
 CLIENTS, KNOWN, PAUSE_S = 16, 200, 0.02
 PHASE_S = 2.0
-FAULTS: tuple[dict[str, Any], ...] = (
-    {"status": 429, "headers": {"retry-after": "1"}},
-    {"status": 500},
-    {"reset": True},
-    {"hang": True},
-    {"status": 200, "body": {"input_tokens": "7"}},
-    {"status": 200, "body": "<html>", "headers": {"content-type": "text/html"}},
-)
+FAULTS: dict[str, dict[str, Any]] = {
+    "limits": {"status": 429, "headers": {"retry-after": "1"}},
+    "fails": {"status": 500},
+    "resets": {"reset": True},
+    "hangs": {"hang": True},
+    "text": {"status": 200, "body": {"input_tokens": "7"}},
+    "html": {"status": 200, "body": "<html>", "headers": {"content-type": "text/html"}},
+}
+"""Each has a deployment of its own, so that no fault's breaker hides another's answers."""
 CLEAN = {429, 500, 502, 504, 529}
 LONG_S = 600
 MOST_MIB_PER_MIN = 1.0 if SOAK_S >= LONG_S else 4.0
@@ -67,7 +69,7 @@ class Traffic:
             kind = self._random.choices(
                 ("repeat", "new", "faulty", "leaves"), weights=(60, 25, 10, 5)
             )[0]
-            model = "faulty" if kind == "faulty" else "steady"
+            model = self._random.choice(tuple(FAULTS)) if kind == "faulty" else "steady"
             body = self._random.choice(self._known) if kind == "repeat" else question(model)
             patience_s = 0.001 if kind == "leaves" else 20.0
             try:
@@ -96,15 +98,16 @@ class Traffic:
 
 
 @contextlib.contextmanager
-def _failing(provider: SimulatedProvider) -> Iterator[None]:
-    """Change every PHASE_S how one model is answered: well, and then in each bad way."""
+def _failing(provider: SimulatedProvider, asked: Counter[str]) -> Iterator[None]:
+    """Answer each faulty model badly, and every third PHASE_S all of them well."""
     over = threading.Event()
 
     def change() -> None:
-        for fault in itertools.cycle(({}, *FAULTS)):
+        for well in itertools.cycle((False, False, True)):
+            asked.update(_models_asked(provider))
             provider.clear()
-            if fault:
-                provider.behave(**fault, model="claude-faulty")
+            for name, fault in () if well else FAULTS.items():
+                provider.behave(**fault, model=f"claude-{name}")
             if over.wait(PHASE_S):
                 return
 
@@ -115,6 +118,10 @@ def _failing(provider: SimulatedProvider) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _models_asked(provider: SimulatedProvider) -> Iterator[str]:
+    return (msgspec.json.decode(request.body)["model"] for request in provider.requests)
 
 
 class Watch:
@@ -159,7 +166,7 @@ def test_soak(start: Callable[..., Tallygate], provider: SimulatedProvider) -> N
         {
             "model_list": model_list(
                 steady=anthropic("claude-steady", base),
-                faulty=anthropic("claude-faulty", base, timeout=1),
+                **{name: anthropic(f"claude-{name}", base, timeout=1) for name in FAULTS},
             ),
             # Full well before the second half.
             "cache": {"local": {"max_entries": 500}, "stale_if_error_s": 0},
@@ -167,7 +174,8 @@ def test_soak(start: Callable[..., Tallygate], provider: SimulatedProvider) -> N
         workers=2,
     )
     traffic = Traffic(server.url)
-    with Watch(server) as watch, _failing(provider):
+    asked: Counter[str] = Counter()
+    with Watch(server) as watch, _failing(provider, asked):
         asyncio.run(traffic.flow(time.monotonic() + SOAK_S))
     for what, number in sorted(traffic.asked.items()):
         print(f"{what:16} {number:8}")
@@ -180,6 +188,8 @@ def test_soak(start: Callable[..., Tallygate], provider: SimulatedProvider) -> N
         )
         assert watch.slope(pid) < MOST_MIB_PER_MIN
         assert max(late) <= max(early) + CLIENTS
+    print(f"calls: {dict(asked)}")
+    assert all(asked[f"claude-{name}"] for name in FAULTS)
     assert not traffic.wrong, traffic.wrong[:5]
     assert traffic.asked["faulty refused"] > 0
     assert traffic.asked["new right"] > 0

@@ -107,6 +107,24 @@ def test_a_probe_that_never_lands_is_followed_by_another(state: State, clock: Cl
     assert not state.closed_s
 
 
+def test_a_question_that_could_not_be_sent_is_no_probe(state: State, clock: Clock) -> None:
+    opened(state)
+    clock.now += LIMITS.breaker_probe_s
+    for _ in range(3):
+        ask(state, OURS)
+        assert not state.closed_s
+    state.take_off()
+    assert state.closed_s == LIMITS.breaker_probe_s
+    state.land(FAILED)
+    assert state.closed_s == LIMITS.breaker_probe_s
+
+
+def test_a_type_that_a_provider_made_up_is_told_to_nobody_else(state: State) -> None:
+    for _ in range(LIMITS.breaker_failures):
+        ask(state, UpstreamError(500, "as you said: hush", "", "status 500", 500))
+    assert state.refusal().type == "api_error"
+
+
 def test_other_workers_hear_of_it(state: State, clock: Clock, cells: list[float]) -> None:
     other = Deployments((ONE,), LIMITS, clock, cells).of(ONE)
     opened(state)

@@ -1,10 +1,17 @@
 """Names → deployments: exact, group alias, wildcard, bare ids, and the pass-through."""
 
-import pytest
+from pathlib import Path
+from typing import Any
 
-from app.auth import Caller
+import pytest
+import yaml
+
+from app.auth import ANONYMOUS, Caller
 from app.config import load
+from app.keys import Keys
+from app.question import decode
 from app.routing import Router
+from cache.generations import Generations
 
 CONFIG = """\
 model_list:
@@ -54,6 +61,43 @@ def test_a_name_leads_to_its_deployments_in_order(
 )
 def test_an_unknown_name_leads_nowhere(router: Router, model: str) -> None:
     assert router.resolve(model) is None
+
+
+ONE, BEDROCK = "anthropic/claude-one", "bedrock/anthropic.claude-one"
+CLAUDE, GEMINI = "vertex_ai/claude-one@20250101", "vertex_ai/gemini-x"
+ANYWHERE = {"vertex_location": "global", "vertex_project": "p"}
+VARIED: tuple[dict[str, Any], ...] = (
+    {"model": ONE, "api_key": "a"},
+    {"model": ONE, "api_key": "b", "weight": 3, "rpm": 5},
+    {"model": ONE, "api_key": "a", "api_base": "http://x"},
+    {"model": "anthropic/claude-two", "api_key": "a"},
+    {"model": "gemini/claude-one", "api_key": "a"},
+    {"model": "gemini/claude-one", "api_key": "b"},
+    {"model": BEDROCK, "aws_region_name": "us-east-1"},
+    {"model": BEDROCK, "aws_region_name": "us-west-2"},
+    {"model": BEDROCK, "aws_region_name": "us-east-1", "count_from_too_long": True},
+    {"model": CLAUDE, **ANYWHERE},
+    {"model": CLAUDE, **ANYWHERE, "count_without_date": True},
+    {"model": GEMINI, **ANYWHERE},
+    {"model": GEMINI, **ANYWHERE, "vertex_project": "q"},
+)
+
+
+def test_a_pool_shares_its_key_and_different_counters_share_none(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    entries = [{"model_name": "m", "litellm_params": params} for params in VARIED]
+    path.write_text(yaml.safe_dump({"model_list": entries}))
+    settings = load(str(path), {})
+    route = Router(settings.models).resolve("m")
+    assert route is not None
+    question = decode({}, b'{"model":"m","messages":[{"role":"user","content":"x"}]}')
+    keys = Keys(b"secret", settings.cache, Generations(lambda: 0.0))
+    found = [
+        {keys.place(question, ANONYMOUS, one).key for one in pool.members} for pool in route.pools
+    ]
+    assert max(len(pool.members) for pool in route.pools) > 1
+    assert all(len(one) == 1 for one in found)
+    assert len(set.union(*found)) == len(route.pools)
 
 
 def test_a_native_id_is_asked_of_those_who_serve_it(router: Router) -> None:

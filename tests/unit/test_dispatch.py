@@ -1,0 +1,120 @@
+"""Who of a pool is asked, and who once more: with a leader whose answers are written down."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from adapters.base import Count, CountRequest, Deployment, Endpoint, UpstreamError
+from app.budget import Budgets
+from app.config_sections import Limits
+from app.dispatch import Dispatcher
+from app.leader import Journey, Outcome
+from app.limits import Deployments
+from app.routing import Pool
+
+A, B = (
+    Deployment(name, "alias", "anthropic", Endpoint("m", "http://x"), 30.0, rpm=60)
+    for name in ("a", "b")
+)
+ASKED = CountRequest(b"{}", "2023-06-01")
+FAILED = UpstreamError(503, "api_error", "", "status 503", 503)
+BAD_KEY = UpstreamError(401, "authentication_error", "", "bad key", 401, credential_fault=True)
+LATE = UpstreamError(504, "timeout_error", "", "no answer in time")
+NOT_COUNTED = UpstreamError(404, "not_found_error", "", "not here", 404, model_not_counted=True)
+
+
+class Script:
+    """A leader that answers for each deployment what is written down, the last one for ever."""
+
+    def __init__(self, **errors: list[UpstreamError | None]) -> None:
+        self.asked: list[str] = []
+        self._errors = errors
+
+    async def lead(self, _count: Any, deployment: Deployment, *_: Any) -> Outcome:
+        self.asked.append(deployment.name)
+        errors = self._errors[deployment.name]
+        error = errors.pop(0) if len(errors) > 1 else errors[0]
+        counted = Count(7) if error is None else None
+        return Outcome(counted, error, deployment=deployment)
+
+
+class Queue(Budgets):
+    """Turns that come after a while."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__({}, lambda _: None)
+        self._wait = wait_s
+
+    async def take(self, deployment: Deployment, until: float) -> None:
+        del deployment, until
+        await asyncio.sleep(self._wait)
+
+
+def dispatched(
+    script: Script,
+    *members: Deployment,
+    wait_s: float = 0.0,
+    timeout_s: float = 5.0,
+    times: int = 1,
+) -> tuple[list[Outcome], Deployments]:
+    states = Deployments(members, Limits(), time.monotonic)
+    leader: Any = script
+
+    async def run() -> list[Outcome]:
+        dispatcher = Dispatcher(leader, states, Queue(wait_s), chance=lambda: 0.0)
+        return [
+            await dispatcher.ask(ASKED, Pool(members), timeout_s, Journey(), as_caller=False)
+            for _ in range(times)
+        ]
+
+    return asyncio.run(run()), states
+
+
+@pytest.mark.parametrize("first", [BAD_KEY, LATE], ids=["refused our key", "was late"])
+def test_only_who_may_answer_now_is_asked_once_more(first: UpstreamError) -> None:
+    script = Script(a=[first], b=[FAILED])
+    (outcome,), _ = dispatched(script, A, B)
+    assert script.asked == ["a", "b", "b"]
+    assert outcome.error is not None
+    assert ("x-should-retry", "false") in outcome.error.headers
+
+
+def test_another_entry_may_count_what_one_does_not() -> None:
+    script = Script(a=[NOT_COUNTED], b=[None])
+    (outcome,), _ = dispatched(script, A, B)
+    assert script.asked == ["a", "b"]
+    assert outcome.counted == Count(7)
+    assert outcome.deployment is B
+
+
+def test_a_model_is_not_counted_when_every_entry_says_so() -> None:
+    (outcome,), _ = dispatched(Script(a=[NOT_COUNTED], b=[NOT_COUNTED]), A, B)
+    assert outcome.error is not None
+    assert outcome.error.model_not_counted
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_one_that_fails_leaves_it_open_whether_a_model_is_counted(order: str) -> None:
+    errors: dict[str, list[UpstreamError | None]] = {order[0]: [NOT_COUNTED], order[1]: [LATE]}
+    script = Script(**errors)
+    (outcome,), _ = dispatched(script, A, B)
+    assert outcome.error is not None
+    assert outcome.error.status == 504
+    assert not outcome.error.model_not_counted
+
+
+def test_time_that_went_in_our_own_queue_is_no_failure_of_theirs() -> None:
+    calls = 2 * Limits().breaker_failures
+    script = Script(a=[LATE])
+    _, states = dispatched(script, A, wait_s=0.06, timeout_s=0.1, times=calls)
+    assert len(script.asked) == calls
+    assert not states.of(A).closed_s
+
+
+def test_one_that_is_late_though_it_had_its_time_is_left_alone() -> None:
+    script = Script(a=[LATE])
+    _, states = dispatched(script, A, timeout_s=0.1, times=2 * Limits().breaker_failures)
+    assert len(script.asked) == Limits().breaker_failures
+    assert states.of(A).closed_s

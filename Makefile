@@ -15,6 +15,9 @@ UV_COMPILE := pip compile --no-config --quiet --universal --python-version 3.11 
 
 # `check` runs its steps in this order even under -j, so that the tests' summary comes last.
 .NOTPARALLEL:
+# The tests that start servers, which take a while to be collected too.
+ROOMS := clients e2e faults fuzz live
+
 .PHONY: help install run clients test processes faults lint format types floors starts check fuzz soak audit bench lock clean
 
 help: ## List the targets
@@ -28,7 +31,7 @@ run: install ## Serve config.yaml in the foreground (WORKERS=2)
 clients: $(SDKS) $(NODE_SDK) ## Install the official SDKs that the tests put in front of the proxy
 
 test: install clients ## Run the quick tests (ARGS='-k name' passes options to pytest)
-	$(call and_alone,-n 4,not live and not slow and not processes)
+	$(call and_alone,-n 4 $(ROOMS:%=--ignore=tests/%),not live and not slow and not processes)
 
 processes: install clients ## Run the tests through server processes, real sockets and official clients
 	$(call and_alone,-n 4,processes and not live and not slow)

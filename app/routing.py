@@ -64,10 +64,14 @@ class Route(Struct, frozen=True):
 
 
 def pooled(deployments: Iterable[Deployment]) -> tuple[Pool, ...]:
-    """Put entries with the same counter together, where the first of them stands."""
+    """Put entries of one name with the same counter together, where the first of them stands.
+
+    Of several names, as a native id may lead to, each stays by itself: what is allowed and limited
+    for one name is not for another.
+    """
     pools: dict[object, list[Deployment]] = {}
     for one in deployments:
-        pools.setdefault(one.counter, []).append(one)
+        pools.setdefault((one.alias, one.counter), []).append(one)
     return tuple(Pool(tuple(members)) for members in pools.values())
 
 

@@ -294,7 +294,6 @@ def test_a_file_that_is_replaced_while_it_is_read_is_no_end(known: Known, tmp_pa
         asyncio.run(walk())
 
 
-@pytest.mark.slow
 def test_the_cluster_is_exported_too_and_fails_loudly(
     known: Known, redis: RedisServer, provider: SimulatedProvider, tmp_path: Path
 ) -> None:
@@ -326,7 +325,6 @@ def test_the_cluster_is_exported_too_and_fails_loudly(
     assert len(lines_of(target.read_bytes())) == 8
 
 
-@pytest.mark.slow
 def test_verify_finds_drift_and_is_silent_without(
     known: Known, provider: SimulatedProvider, start: Start, tmp_path: Path
 ) -> None:
@@ -354,7 +352,6 @@ def test_verify_finds_drift_and_is_silent_without(
     server.stop()
 
 
-@pytest.mark.slow
 def test_verify_tells_a_failure_from_drift(
     known: Known, provider: SimulatedProvider, start: Start, tmp_path: Path
 ) -> None:

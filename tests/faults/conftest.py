@@ -12,6 +12,7 @@ from tests.host_file import MAX_BYTES, RECORDS, put
 
 UNTIMED = {
     "test_bounds.py",
+    "test_clients.py",
     "test_cluster_values.py",
     "test_credentials.py",
     "test_host_file.py",
@@ -28,10 +29,13 @@ UNTIMED = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Faults are timed: they run by themselves, one after the other, but for UNTIMED."""
+    """Faults are timed: they run by themselves, one after the other.
+
+    But for UNTIMED, and for single tests that are marked ``processes``.
+    """
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            untimed = item.path.name in UNTIMED
+            untimed = item.path.name in UNTIMED or item.get_closest_marker("processes")
             item.add_marker(pytest.mark.processes if untimed else pytest.mark.slow)
 
 

@@ -154,7 +154,6 @@ def crash_later(seed):
 """
 
 
-@pytest.mark.slow
 def test_a_hundred_killed_writers_leave_no_bad_record_and_block_nobody(path: Path) -> None:
     dice = random.Random(4)
     survivor = HostCache(path, MAX_BYTES)

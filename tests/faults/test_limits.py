@@ -131,6 +131,7 @@ def test_budget_while_workers_die_stop_and_change(
     assert pause_s < 3
 
 
+@pytest.mark.processes
 @pytest.mark.timeout(200)
 def test_two_servers_with_one_redis_share_a_budget(
     start: Start, provider: SimulatedProvider, tmp_path: Path
@@ -171,6 +172,7 @@ def test_who_waits_for_a_turn_has_time_to_use_it(start: Start, provider: Simulat
     assert flood.statuses()[200] >= 20
 
 
+@pytest.mark.processes
 def test_rpm_of_a_key_is_exact_over_all_workers(start: Start, provider: SimulatedProvider) -> None:
     """Fifty go, the rest are told when to come back; what is remembered is free, and other keys."""
     keys = [{"name": "one", "key": ONE, "rpm": 50}]
@@ -192,6 +194,7 @@ def test_rpm_of_a_key_is_exact_over_all_workers(start: Start, provider: Simulate
     assert server.metrics()['tallygate_limited_total{limit="key_rpm"}'] == flood.statuses()[429]
 
 
+@pytest.mark.processes
 def test_parallel_misses_of_a_worker_that_is_killed_are_over(
     start: Start, provider: SimulatedProvider
 ) -> None:

@@ -106,6 +106,21 @@ def test_a_native_id_is_asked_of_those_who_serve_it(router: Router) -> None:
     assert [one.name for pool in route.pools for one in pool.members] == ["claude[1]"]
 
 
+def test_entries_of_other_names_are_no_pool(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    named = {"a": ("k1", "k2"), "b": ("k3",)}
+    entries = [
+        {"model_name": name, "litellm_params": {"model": ONE, "api_key": key}}
+        for name, keys in named.items()
+        for key in keys
+    ]
+    path.write_text(yaml.safe_dump({"model_list": entries}))
+    route = Router(load(str(path), {}).models).resolve_native("claude-one")
+    assert route is not None
+    found = [[one.name for one in pool.members] for pool in route.pools]
+    assert found == [["a[0]", "a[1]"], ["b[2]"]]
+
+
 def test_any_other_native_id_is_asked_with_the_first_anthropic_key(router: Router) -> None:
     route = router.resolve_native("claude-brand-new")
     assert route is not None

@@ -19,6 +19,7 @@ from app.dispatch import Dispatcher
 from app.freshness import Freshness, Lifetime
 from app.leader import Journey, Outcome
 from app.routing import Pool
+from app.telemetry.metrics import ERROR_TYPES
 from cache.tiers import Failure, Landing, Lease, Record, Tiers, Wanted, differs
 
 _CREDENTIAL_STATUSES = frozenset({401, 402, 403, 429})
@@ -167,7 +168,9 @@ def _to_share(outcome: Outcome, pool: Pool) -> Failure | None:
         return None  # those who wait must not take it for an outage
     own = error.credential_fault or error.status in _CREDENTIAL_STATUSES
     mark = fingerprint(pool) if own else b""
-    return Failure(error.status, error.type[:32], _retry_after_s(error), mark)
+    # A type that the provider made up is its text, and this is kept for others.
+    type_ = error.type if error.type in ERROR_TYPES else "api_error"
+    return Failure(error.status, type_, _retry_after_s(error), mark)
 
 
 def _retry_after_s(error: UpstreamError) -> int:

@@ -27,12 +27,9 @@ from adapters.base import (
     UpstreamRequest,
 )
 from adapters.registry import ADAPTERS
+from app.blanking import blanked_json, blanked_reply, credentials_of
 from app.log import describe, logger
 from app.upstream import UnusableReplyError, Upstream, UpstreamReply, UpstreamUnreachableError
-
-_CREDENTIAL_HEADERS = frozenset(
-    {"x-api-key", "authorization", "x-goog-api-key", "x-amz-security-token"}
-)
 
 
 class Journey(Struct):
@@ -102,16 +99,20 @@ class Leader:
         for renewed in (False, True):
             sent, reply = await self._send(request, endpoint, timeout_s, journey)
             if reply.status == HTTPStatus.OK:
-                return self._outcome(adapter.count(reply.body), request)
+                return self._outcome(_counted(adapter.count(reply.body), sent), request)
+            if reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                # Of a proxy that sees the request, which is no provider.
+                raise CredentialsError("a proxy on the way wants another login: see HTTP_PROXY")
             if not 400 <= reply.status <= 599:  # noqa: PLR2004 -- the two classes of errors
                 raise MalformedUpstreamError(f"status {reply.status}")
+            reply = blanked_reply(reply, credentials_of(sent))
             error = adapter.error(reply.status, reply.headers, reply.body)
             expired = error.credential_expired or reply.status == HTTPStatus.UNAUTHORIZED
             if renewed or not expired or not self._renewed(endpoint):
                 break
         if error.stated_count and endpoint.count_from_too_long:
             return self._outcome(Count(error.stated_count), request)
-        return Outcome(error=_without_credentials(error, sent))
+        return Outcome(error=error)
 
     def _outcome(self, count: Count, request: UpstreamRequest) -> Outcome:
         dropped = ",".join(request.dropped).encode()
@@ -129,15 +130,12 @@ class Leader:
         return endpoint.credential is not None and self._signer.renew(endpoint.credential)
 
 
-def _without_credentials(error: UpstreamError, request: UpstreamRequest) -> UpstreamError:
-    """Blank out a credential of ours that the provider's text repeats."""
-    message, details = error.message, error.details
-    for name, value in request.headers:
-        if name in _CREDENTIAL_HEADERS:
-            secret = value.removeprefix("Bearer ")
-            message = message.replace(secret, "***")
-            details = details.replace(secret.encode(), b"***")
-    return msgspec.structs.replace(error, message=message, details=details)
+def _counted(count: Count, sent: UpstreamRequest) -> Count:
+    """Blank credentials out of what the provider adds to its count: that is remembered."""
+    if not count.extra:
+        return count
+    members = blanked_json(b"{" + count.extra[1:] + b"}", credentials_of(sent))
+    return Count(count.input_tokens, b"," + members[1:-1])
 
 
 def _failure(error: Exception) -> UpstreamError:

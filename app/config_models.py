@@ -9,7 +9,7 @@ from msgspec import Struct
 from adapters._address import base_fault
 from adapters.base import Deployment, Endpoint, Params, Secret
 from adapters.registry import ADAPTERS, ESTIMATE, provider_of
-from app.config_source import KeyPath, Source, variable
+from app.config_source import KeyPath, Source, shown_variable, variable
 
 _SECRETS = frozenset(
     name for name, type_ in get_type_hints(Params).items() if type_ == Secret | None
@@ -128,7 +128,7 @@ def _params(source: Source, given: dict[str, Any], model: str, path: KeyPath) ->
         if wanted is not None:
             value = source.environ.get(wanted)
             if not value:
-                unset[name] = wanted
+                unset[name] = shown_variable(wanted)
         if value in (None, ""):
             continue
         values[name] = _param(source, name, value, (*path, name))

@@ -1,5 +1,6 @@
 """config.yaml as plain data: where each key stands, and what ``os.environ/NAME`` resolves to."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,17 @@ from typing import Any
 import yaml
 
 ENV_PREFIX = "os.environ/"
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
+# PyYAML lets the last one out of a timestamp that is none (6.0.3).
+_NOT_YAML = (
+    yaml.YAMLError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    RecursionError,
+    AttributeError,
+)
 
 KeyPath = tuple[str | int, ...]
 
@@ -29,10 +41,16 @@ class Source:
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
             self._walk(root, ())
             loaded = yaml.load(text, Loader=yaml.CSafeLoader)
+        except yaml.constructor.ConstructorError as error:
+            # Its text repeats what it takes for a tag, such as an unquoted password.
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError(
+                f"{name}:{line}: not YAML: put quotes around a value that begins with !"
+            ) from None
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from None
-        except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        except _NOT_YAML as error:
             raise ConfigError(f"{name}: not YAML: {type(error).__name__}") from None
         if loaded is None:
             loaded = {}
@@ -58,7 +76,8 @@ class Source:
         if name is None:
             return value
         if not self.environ.get(name):
-            raise self.error(path, f"environment variable {name} is not set; set it or the value")
+            shown = shown_variable(name)
+            raise self.error(path, f"environment variable {shown} is not set; set it or the value")
         return self.environ[name]
 
     def _walk(self, node: yaml.Node | None, path: KeyPath) -> None:
@@ -118,6 +137,11 @@ def variable(value: object) -> str | None:
     if isinstance(value, str) and value.startswith(ENV_PREFIX):
         return value.removeprefix(ENV_PREFIX)
     return None
+
+
+def shown_variable(name: str) -> str:
+    """Name a variable that is not set, but not what may be a credential in its place."""
+    return name if _VARIABLE.fullmatch(name) else f"after {ENV_PREFIX}"
 
 
 def dotted(path: KeyPath) -> str:

@@ -165,6 +165,9 @@ class CountRequest(Struct, frozen=True):
     query: str = ""
     """The client's query string; only the pass-through forwards it."""
 
+    def __repr__(self) -> str:
+        return f"<CountRequest of {len(self.body)} bytes>"
+
 
 class UpstreamRequest(Struct, frozen=True):
     """Everything the network layer needs. Header names are lower-case."""
@@ -175,6 +178,9 @@ class UpstreamRequest(Struct, frozen=True):
     body: bytes
     dropped: tuple[str, ...] = ()
     """What this provider's counter has no form for, in the words of docs/providers.md."""
+
+    def __repr__(self) -> str:
+        return f"<UpstreamRequest to {self.url.partition('?')[0]} of {len(self.body)} bytes>"
 
 
 def named_betas(betas: Iterable[str]) -> tuple[str, ...]:
@@ -221,6 +227,9 @@ class UpstreamError(Struct, frozen=True):
     remembered and told to other callers: its ``message`` holds nothing of the request."""
     stated_count: int = 0
     """The exact count that a refusal for length states, or 0."""
+
+    def __repr__(self) -> str:
+        return f"<UpstreamError {self.status}: {self.reason}>"
 
 
 class CannotExpressError(Exception):

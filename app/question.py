@@ -49,6 +49,9 @@ class Question(Struct, frozen=True):
     timeout_s: float = math.inf
     """How long the caller waits, where that is less than the configuration allows."""
 
+    def __repr__(self) -> str:
+        return f"<Question about {self.model!r}: {self.request!r}>"
+
 
 class ContentBlock(Struct):
     """Anything with a type: what else it holds is the provider's to judge."""

@@ -31,6 +31,9 @@ class UpstreamReply(Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
 
+    def __repr__(self) -> str:
+        return f"<UpstreamReply {self.status} of {len(self.body)} bytes>"
+
 
 class UpstreamUnreachableError(Exception):
     """No reply: the connection was refused, broken, or the deadline passed."""

@@ -7,6 +7,7 @@ what they lack: a write that was dropped, a file that was begun anew, a server t
 import asyncio
 import logging
 import sqlite3
+import traceback
 
 from cache.cluster import ClusterCache
 from cache.generations import Generations
@@ -43,10 +44,15 @@ class Hearing:
                     await self._hear_cluster(self._cluster)
                 await asyncio.sleep(EVERY_S)
                 self.hear_host(tell=True)
-            except Exception:
+            except Exception as error:  # noqa: BLE001
                 # Whatever it was: a worker that stops listening would serve what was purged.
-                logger.exception("generations could not be heard")
+                self._tell(error)
                 await asyncio.sleep(EVERY_S)
+
+    def _tell(self, error: Exception) -> None:
+        """Log a fault of ours by its place; its text may quote what was read."""
+        place = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("generations could not be heard: %s\n%s", type(error).__name__, place)
 
     async def _hear_cluster(self, cluster: ClusterCache) -> None:
         heard = await cluster.generations()

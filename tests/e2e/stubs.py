@@ -71,17 +71,22 @@ class Login(Threaded):
 
     def service_account(self) -> dict[str, str]:
         """Make a key file whose tokens are granted here."""
-        key = generate_private_key(public_exponent=65537, key_size=2048)
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        return {
-            "type": "service_account",
-            "project_id": "project-of-the-credential",
-            "private_key_id": "1",
-            "private_key": pem.decode(),
-            "client_email": "tallygate@project-of-the-credential.iam.gserviceaccount.com",
-            "client_id": "1",
-            "token_uri": f"{self.url}/token",
-        }
+        return service_account(f"{self.url}/token")
+
+
+def service_account(token_uri: str) -> dict[str, str]:
+    """Make a key file, with a private key of its own."""
+    key = generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return {
+        "type": "service_account",
+        "project_id": "project-of-the-credential",
+        "private_key_id": "1",
+        "private_key": pem.decode(),
+        "client_email": "tallygate@project-of-the-credential.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": token_uri,
+    }
 
 
 class WayOut(Threaded):

@@ -1,193 +1,191 @@
 """A3, A10: no credential and no prompt comes out where it does not belong, whatever goes wrong.
 
-tests/e2e/test_start.py searches what is logged; this searches everything that a server leaves.
+Every secret is a canary of its own (``canary_config``), every text of a question too
+(``canary_tour``). Whoever is asked quotes what it was sent (``quoting``). Then everything that the
+server has left is searched for each of them in each form (``left_behind``, ``canaries``).
 """
 
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
-import msgspec
 import pytest
-import redis
 
-from bench.provider import SimulatedProvider
-from tests.e2e.exchange import COUNT, FAILURES_STAND_ALONE, question, until
-from tests.e2e.stubs import Login
-from tests.faults.redis_server import RedisServer
-from tests.server import ROOT, Tallygate
+from tests.e2e.exchange import Connection, request, until
+from tests.faults.canaries import Canaries
+from tests.faults.canary_config import COUNTING, Secrets
+from tests.faults.canary_tour import Prompts, Tour
+from tests.faults.left_behind import GuardedRedis, LeftBehind
+from tests.faults.quoting import COUNTED, NO_COUNT, QuotingLogin, QuotingProvider, QuotingProxy
+from tests.faults.scripted_provider import End
+from tests.server import Tallygate
 
-CANARY = "canary7f3a"
-MASTER, TEAM = f"sk-{CANARY}-master", f"sk-{CANARY}-team"
-VARIABLES = {"UPSTREAM_KEY": f"sk-ant-{CANARY}-variable"}
-MODELS = ("anthropic", "by-variable", "bedrock", "bedrock-key", "gemini", "vertex", "claude-vertex")
+REFUSALS = (401, 402, 403)
+FAULTS = (400, 422, *REFUSALS, 407, 429, 500, 529, COUNTED, NO_COUNT, End.RESET, 404)
+COMMANDS = ("check", "cache stats", "cache export -")
+SERVED = ("config.yaml", "server.log")
+"""What the operator has written, and what Redis itself writes."""
 
 
 @pytest.fixture
-def login() -> Any:
-    with Login() as running:
+def secrets() -> Secrets:
+    return Secrets()
+
+
+@pytest.fixture
+def login(secrets: Secrets) -> Iterator[QuotingLogin]:
+    with secrets.login() as running:
         yield running
 
 
-def _entries(base: str, login: Login) -> dict[str, dict[str, Any]]:
-    account = {**login.service_account(), "private_key_id": CANARY}
-    google = {
-        "vertex_project": "p",
-        "vertex_location": "us-east5",
-        "vertex_credentials": msgspec.json.encode(account).decode(),
-        "api_base": base,
-    }
-    aws = {
-        "aws_region_name": "us-west-2",
-        "aws_access_key_id": f"AKIA{CANARY}",
-        "aws_secret_access_key": f"{CANARY}-secret",
-        "aws_session_token": f"{CANARY}-session",
-        "aws_bedrock_runtime_endpoint": base,
-    }
-    runtime = {"aws_region_name": "us-west-2", "aws_bedrock_runtime_endpoint": base}
-    claude = "anthropic.claude-3-5-sonnet-20241022-v2:0"
-    return {
-        "anthropic": {
-            "model": "anthropic/claude-x",
-            "api_key": f"sk-ant-{CANARY}-file",
-            "api_base": base,
-        },
-        "by-variable": {
-            "model": "anthropic/claude-y",
-            "api_key": "os.environ/UPSTREAM_KEY",
-            "api_base": base,
-        },
-        "bedrock": {"model": f"bedrock/{claude}", **aws},
-        "bedrock-key": {"model": f"bedrock/{claude}", "api_key": f"{CANARY}-bearer", **runtime},
-        "gemini": {
-            "model": "gemini/gemini-2.5-flash",
-            "api_key": f"{CANARY}-gemini",
-            "api_base": base,
-        },
-        "vertex": {"model": "vertex_ai/gemini-2.5-flash", **google},
-        "claude-vertex": {"model": "vertex_ai/claude-sonnet-4-5@20250929", **google},
-    }
+@pytest.fixture
+def way_out() -> Iterator[QuotingProxy]:
+    with QuotingProxy() as running:
+        yield running
 
 
-def _config(base: str, login: Login, folder: Path, redis_url: str) -> dict[str, Any]:
-    entries = _entries(base, login).items()
-    return {
-        "model_list": [{"model_name": name, "litellm_params": given} for name, given in entries],
-        "general_settings": {"master_key": MASTER},
-        "keys": [{"name": "team", "key": TEAM, "rpm": 1000}],
-        "cache": {
-            "key_secret": f"{CANARY}-cache",
-            "host": {"path": str(folder / "counts")},
-            "cluster": {"url": redis_url},
-        },
-        "limits": FAILURES_STAND_ALONE,
-        "telemetry": {"log_level": "debug"},
-    }
+@pytest.fixture
+def quoting() -> Iterator[QuotingProvider]:
+    with QuotingProvider() as running:
+        yield running
 
 
-class Tour:
-    """Asks in every way, and keeps what was answered; the question's text is a canary too."""
-
-    def __init__(self, server: Tallygate, provider: SimulatedProvider) -> None:
-        self.answers: list[httpx.Response] = []
-        self.counted = 0
-        self._provider = provider
-        self._client = httpx.Client(base_url=server.url, timeout=30)
-
-    def ask(self, model: str, key: str = MASTER, **fields: Any) -> None:
-        text = [{"role": "user", "content": f"{CANARY} {len(self.answers)}"}]
-        body = question(model, system=CANARY, **fields) | {"messages": text}
-        response = self._client.post(COUNT, json=body, headers={"x-api-key": key})
-        self.answers.append(response)
-        self.counted += response.status_code == 200
-
-    def go(self) -> None:
-        for model in MODELS:
-            for key in (MASTER, TEAM, f"sk-{CANARY}-wrong"):
-                self.ask(model, key)
-        assert self.counted == 2 * len(MODELS), [one.text for one in self.answers]
-        for model in MODELS:
-            for behaviour in (
-                {"status": 401},
-                {"status": 429},
-                {"status": 500},
-                {"status": 200, "body": {}},
-                {"reset": True},
-            ):
-                self._provider.clear()
-                self._provider.behave(**behaviour)
-                self.ask(model)
-        self._provider.clear()
-        for path in (
-            "/metrics",
-            "/cache/stats",
-            "/openapi.json",
-            "/v1/models",
-            "/health/readiness",
-        ):
-            self.answers.append(self._client.get(path, headers={"x-api-key": MASTER}))
-        for content in (CANARY, f'{{"model":"{CANARY}', f'{{"model":["{CANARY}"]}}'):
-            self.answers.append(
-                self._client.post(COUNT, content=content, headers={"x-api-key": MASTER})
-            )
-        self._client.close()
+def _suffer(tour: Tour, provider: QuotingProvider, model: str) -> None:
+    """Let the provider refuse in every way: those who ask it, and then others beside them."""
+    assert tour.ask(model) == 200
+    assert tour.ask_plainly(model, times=2) == 200
+    for fault in FAULTS:
+        provider.fault = fault
+        for at_length in (False, True):
+            tour.ask(model, neutral=fault in REFUSALS, at_length=at_length)
+        tour.ask_plainly(model)
+        provider.fault = None
+        until(lambda: tour.ask_plainly(model) == 200)
 
 
-def _command(*arguments: str, config: Path) -> bytes:
-    environ = {"PATH": os.environ["PATH"], "TALLYGATE_CONFIG": str(config), **VARIABLES}
-    command = [sys.executable, "-m", "app", *arguments]
-    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=False)
-    return ran.stdout + ran.stderr
+def _shed(tour: Tour, server: Tallygate, provider: QuotingProvider, secrets: Secrets) -> None:
+    """Be refused by every limit of this server's own, and by one that is silent."""
+    provider.fault = End.SILENCE
+    assert tour.ask("slow") == 504
+    provider.fault = None
+    assert {tour.ask("paced") for _ in range(3)} == {200, 429}
+    assert {tour.ask("anthropic", secrets.narrow) for _ in range(3)} == {200, 429}
+    assert tour.ask("gone") == 502
+    large = b'{"model":"anthropic","pad":"%b"}' % (secrets.wrong.encode() * 2500)
+    with Connection(server.port) as slow:
+        slow.send(request(large)[:-100])
+        until(lambda: tour.send(large) == 529)
 
 
-def test_a3_nothing_that_a_server_leaves_holds_a_secret(
-    tmp_path: Path, provider: SimulatedProvider, login: Login
+def _search(left: LeftBehind, canaries: Canaries, prompts: set[str]) -> str:
+    """Say what was found where; a question's own texts may come back to who asked it."""
+    found = {place: canaries.found(data) for place, data in left.places.items()}
+    own = found["own answers"]
+    quoted = {one for one in own if one.partition(":")[0] in prompts}
+    assert quoted  # they are told the provider's text
+    for one in quoted:
+        del own[one]
+    return "\n".join(
+        f"{place}: {slot}: {around!r}"
+        for place, slots in found.items()
+        for slot, around in slots.items()
+    )
+
+
+def test_a3_a10_a_server_whose_providers_quote(
+    tmp_path: Path,
+    secrets: Secrets,
+    quoting: QuotingProvider,
+    login: QuotingLogin,
+    way_out: QuotingProxy,
 ) -> None:
-    """Output, answers, the cache's file and Redis, archives, the commands, the process list."""
-    left: dict[str, bytes] = {}
+    """Every fault of every provider, every limit, a reload; Redis and the host's file remember."""
+    left, prompts = LeftBehind(), Prompts(secrets.canaries)
     (tmp_path / "redis").mkdir()
-    with RedisServer(tmp_path / "redis") as cluster:
-        config = _config(provider.url, login, tmp_path, cluster.url)
-        with Tallygate(tmp_path, config, environ=VARIABLES) as server:
-            tour = Tour(server, provider)
-            tour.go()
-            left["answers"] = b"\n".join(
-                repr(one.headers.multi_items()).encode() + one.content for one in tour.answers
-            )
-            left["process list"] = Path(f"/proc/{server.pid}/cmdline").read_bytes()
-            written = tmp_path / "config.yaml"
-            archive = tmp_path / "archive"
-            left["export"] = _command("cache", "export", str(archive), config=written)
-            left["check"] = _command("check", config=written)
-            left["cache stats"] = _command("cache", "stats", config=written)
-            text = written.read_text()
-            written.write_text(text + f"\nserver: {{port: {CANARY}}}\n")
-            os.kill(server.pid, signal.SIGHUP)
-            until(lambda: "running configuration is kept" in server.err.read_text())
-            written.write_text(text)
-        assert archive.stat().st_size > 0
-        left["archive"] = archive.read_bytes()
-        left["redis"] = _contents(cluster)
-        assert left["redis"]
-    left["output"] = server.out.read_bytes()
-    left["errors"] = server.err.read_bytes()
-    for file in tmp_path.glob("counts*"):
-        left[file.name] = file.read_bytes()
-    found = [name for name, data in left.items() if CANARY.encode() in data]
-    assert not found, {name: _around(left[name]) for name in found}
+    with GuardedRedis(tmp_path / "redis", secrets.redis) as cluster:
+        config = secrets.config(quoting.url, login, tmp_path, {"url": cluster.url})
+        environ = secrets.environ(login, way_out)
+        with (
+            Tallygate(tmp_path, config, environ=environ) as server,
+            Tour(server, secrets, prompts) as tour,
+        ):
+            assert [tour.ask("anthropic", key) for key in secrets.callers] == [200, 200, 401]
+            for model in COUNTING:
+                _suffer(tour, quoting, model)
+            assert tour.ask_as_oneself("claude-x") == 200
+            for quoting.fault in FAULTS:
+                tour.ask_as_oneself("claude-x")
+            _shed(tour, server, quoting, secrets)
+            tour.look_around()
+            _keep(left, tour, server, tmp_path, environ)
+            left.keep("Redis", cluster.contents())
+            _reload_in_vain(server, tmp_path, secrets)
+        left.keep("commands to Redis", cluster.heard())
+    left.files(tmp_path, *SERVED)
+    assert cluster.heard().count(b"EVAL") > len(COUNTING)
+    assert b'"end_user"' in left.places["events"]
+    assert "tallygate/counts.sqlite3" in left.places
+    if found := _search(left, secrets.canaries, prompts.slots):
+        pytest.fail(found, pytrace=False)
 
 
-def _contents(server: RedisServer) -> bytes:
-    """Every key and every value that Redis holds."""
-    with redis.Redis.from_url(server.url) as client:
-        keys = list(client.scan_iter())
-        return b"\n".join(key + b" " + (client.dump(key) or b"") for key in keys)
+def _keep(
+    left: LeftBehind, tour: Tour, server: Tallygate, folder: Path, environ: dict[str, str]
+) -> None:
+    """Keep what a running server leaves; its files once more, as they are while they are open."""
+    left.answers("own answers", tour.own)
+    left.answers("others' answers", tour.others)
+    left.processes(server.pid)
+    left.files(folder, *SERVED)
+    named = {"TALLYGATE_CONFIG": str(folder / "config.yaml"), "XDG_CACHE_HOME": str(folder)}
+    left.commands(*COMMANDS, environ={**named, **environ})
 
 
-def _around(data: bytes) -> bytes:
-    at = data.index(CANARY.encode())
-    return data[max(at - 120, 0) : at + 60]
+def _reload_in_vain(server: Tallygate, folder: Path, secrets: Secrets) -> None:
+    """Let it read a file that it cannot use."""
+    written = folder / "config.yaml"
+    written.write_text(f"{written.read_text()}\nserver: {{port: !{secrets.wrong}}}\n")
+    os.kill(server.pid, signal.SIGHUP)
+    until(lambda: "running configuration is kept" in server.err.read_text())
+
+
+def test_a3_a10_a_server_that_is_refused(
+    tmp_path: Path,
+    secrets: Secrets,
+    quoting: QuotingProvider,
+    login: QuotingLogin,
+    way_out: QuotingProxy,
+) -> None:
+    """Redis refuses the password, token endpoints the proof, the proxy its user: all quote."""
+    left, prompts = LeftBehind(), Prompts(secrets.canaries)
+    (tmp_path / "redis").mkdir()
+    login.refuses = True
+    with GuardedRedis(tmp_path / "redis", secrets.redis) as cluster:
+        where = {
+            "type": "redis",
+            "host": "127.0.0.1",
+            "port": str(cluster.port),
+            "password": secrets.other_redis,
+        }
+        config = secrets.config(quoting.url, login, tmp_path, where)
+        environ = secrets.environ(login, way_out)
+        with (
+            Tallygate(tmp_path, config, environ=environ) as server,
+            Tour(server, secrets, prompts) as tour,
+        ):
+            for model in ("vertex", "bedrock-container", "abroad", "plain-abroad", "role"):
+                statuses = {tour.ask(model, neutral=True) for _ in range(3)}
+                assert statuses == {502}, model
+                tour.ask_plainly(model)
+            quoting.fault = 400
+            tour.ask("anthropic")
+            assert login.assertions
+            assert way_out.asked
+            until(lambda: "user or password refused" in server.err.read_text())
+            _keep(left, tour, server, tmp_path, environ)
+            cluster.kill()
+            until(lambda: "/0: refused" in server.err.read_text())
+    left.files(tmp_path, *SERVED)
+    if found := _search(left, secrets.canaries, prompts.slots):
+        pytest.fail(found, pytrace=False)

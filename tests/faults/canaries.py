@@ -6,7 +6,7 @@ canaries.found(data)       →  {"aws secret: base64"}
 
 import base64
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from urllib.parse import quote
 
@@ -40,8 +40,8 @@ class Canaries:
             if written in data
         }
 
-    def slots(self) -> Iterable[str]:
-        return self._texts
+    def slots(self) -> set[str]:
+        return set(self._texts)
 
 
 def _around(data: bytes, written: bytes) -> bytes:

@@ -18,7 +18,7 @@ class Prompts:
     """What a question holds: its texts may come back to who asked it, and to nobody else."""
 
     def __init__(self, canaries: Canaries) -> None:
-        of, before = canaries.of, set(canaries.slots())
+        of, before = canaries.of, canaries.slots()
         self._system = of("system prompt")
         self._text = of("message")
         self._tool = of("name of a tool", after="")
@@ -26,7 +26,7 @@ class Prompts:
         self._document = base64.b64encode(f"%PDF-{of('document')}".encode()).decode()
         self._end_users = {place: of(f"end user in {place}") for place in END_USERS}
         self._asked = 0
-        self.slots = set(canaries.slots()) - before
+        self.slots = canaries.slots() - before
 
     def compose(self, model: str) -> tuple[dict[str, Any], dict[str, str]]:
         """Make a body and headers; the end user is named in another place each time."""

@@ -164,6 +164,9 @@ NUMBERS = {
     "another case": b'{"Input_Tokens":12}',
     "10 MB of white space": b" " * 10_000_000 + b'{"input_tokens":12}',
     "an error": b'{"type":"error","error":{"type":"api_error","message":"no"}}',
+    # Nobody looks for credentials so far down.
+    "a deep quote": b'{"input_tokens":12,"x":%b"sk-ant-api03-upstream"%b}'
+    % (b"[" * 900, b"]" * 900),
 }
 
 

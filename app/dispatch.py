@@ -1,8 +1,9 @@
 """Who of a pool is asked, and who next: each entry once, one of them a second time at most.
 
-choose ─ budgets.take ─ leader.lead ──count, or an error that is about the question──► Outcome
-  ▲                          │ the deployment failed or limits us
-  ├── another may be asked ──┤
+choose ─ leader.write ─ budgets.take ─ leader.lead ──count, or the question's own error──► Outcome
+  ▲           └── cannot be sent: no turn is spent ─────────────────────────────────────► Outcome
+  │                                        │ the deployment failed or limits us
+  ├── another may be asked ────────────────┤
   └── none; one retry is left, and the budget has one: a short pause ── the same again
 """
 
@@ -72,8 +73,7 @@ class Dispatcher:
         own credential, whose limits and failures are not ours.
         """
         if as_caller:
-            journey.deployment = pool.first
-            return await self._leader.lead(count, pool.first, timeout_s, journey)
+            return await self._ask_as_caller(count, pool.first, timeout_s, journey)
         members = [one for one in pool.members if not one.endpoint.missing]
         tries = _Tries(time.monotonic() + timeout_s)
         done = False
@@ -82,6 +82,16 @@ class Dispatcher:
         if not done and (chosen := await self._pause(members, tries, journey)) is not None:
             await self._try(count, chosen, members, tries, journey)
         return _told(tries, members, journey) or Outcome(error=self._refusal(members))
+
+    async def _ask_as_caller(
+        self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
+    ) -> Outcome:
+        until = time.monotonic() + timeout_s
+        journey.deployment = deployment
+        request = await self._leader.write(count, deployment, timeout_s)
+        if isinstance(request, Outcome):
+            return request
+        return await self._leader.lead(request, deployment, _left_s(until), journey)
 
     async def _try(
         self,
@@ -96,10 +106,13 @@ class Dispatcher:
         All: a count, or an error that the next one would answer too.
         """
         others = max(sum(self._may_be_asked(one, tries) for one in members), 1)
-        share_s = max(tries.until - time.monotonic(), 0.001) / others
+        share_s = _left_s(tries.until) / others
         until = time.monotonic() + share_s
         journey.deployment = deployment
         tries.failed.add(deployment.name)
+        request = await self._leader.write(count, deployment, share_s)
+        if isinstance(request, Outcome):
+            return _note(tries, deployment, request)
         try:
             await self._in_budget(deployment, until, journey)
         except OverBudgetError as error:
@@ -112,9 +125,9 @@ class Dispatcher:
         state.take_off()
         heard: UpstreamError | None = CANCELLED
         try:
-            left_s = max(until - time.monotonic(), 0.001)
+            left_s = _left_s(until)
             outcome = await self._leader.lead(
-                count, deployment, min(left_s, deployment.timeout_s), journey
+                request, deployment, min(left_s, deployment.timeout_s), journey
             )
             heard = outcome.error
             if heard is not None and is_late(heard) and left_s < share_s / 2:
@@ -183,6 +196,10 @@ class Dispatcher:
         """Say why nobody was asked: in the words of the one that may be asked first."""
         states = [self._deployments.of(one) for one in members]
         return min(states, key=lambda one: one.closed_s).refusal()
+
+
+def _left_s(until: float) -> float:
+    return max(until - time.monotonic(), 0.001)
 
 
 def _note(tries: _Tries, deployment: Deployment, outcome: Outcome) -> bool:

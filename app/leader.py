@@ -1,7 +1,8 @@
 """The leader of a flight: asks the provider once, and turns whatever happens into a value.
 
-adapter.request ─ sign ─ upstream.send ─ adapter.count ──► Outcome(counted)
-     └── anything that goes wrong on the way ────────────► Outcome(error)
+write: adapter.request ──► the request; Outcome(error) where the question has no form for it
+lead:  sign ─ upstream.send ─ adapter.count ──► Outcome(counted)
+         └── anything that goes wrong on the way ──► Outcome(error)
 """
 
 import asyncio
@@ -74,14 +75,27 @@ class Leader:
         self._signer = signer
         self._wall_clock = wall_clock
 
+    async def write(
+        self, count: CountRequest, deployment: Deployment, timeout_s: float
+    ) -> UpstreamRequest | Outcome:
+        """Write what is to be sent, unsigned, or say why it cannot be. Raises nothing."""
+        adapter, endpoint = ADAPTERS[deployment.provider], deployment.endpoint
+        try:
+            if len(count.body) < adapter.LONG_BODY_BYTES:
+                return adapter.request(count, endpoint)
+            async with asyncio.timeout(timeout_s):
+                return await asyncio.to_thread(adapter.request, count, endpoint)
+        except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
+            return Outcome(error=_failure(error))
+
     async def lead(
-        self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
+        self, request: UpstreamRequest, deployment: Deployment, timeout_s: float, journey: Journey
     ) -> Outcome:
         """Ask once, within ``timeout_s`` in all. Raises nothing."""
         started = time.perf_counter()
         try:
             async with asyncio.timeout(timeout_s):
-                outcome = await self._ask(count, deployment, timeout_s, journey)
+                outcome = await self._ask(request, deployment, timeout_s, journey)
                 return msgspec.structs.replace(outcome, deployment=deployment)
         except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
             return Outcome(error=_failure(error))
@@ -89,13 +103,9 @@ class Leader:
             journey.upstream_ms += (time.perf_counter() - started) * 1000
 
     async def _ask(
-        self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
+        self, request: UpstreamRequest, deployment: Deployment, timeout_s: float, journey: Journey
     ) -> Outcome:
         adapter, endpoint = ADAPTERS[deployment.provider], deployment.endpoint
-        if len(count.body) < adapter.LONG_BODY_BYTES:
-            request = adapter.request(count, endpoint)
-        else:
-            request = await asyncio.to_thread(adapter.request, count, endpoint)
         for renewed in (False, True):
             sent, reply = await self._send(request, endpoint, timeout_s, journey)
             if reply.status == HTTPStatus.OK:

@@ -5,8 +5,9 @@
                              ▲                       │
                              └──────── fails ────────┴─ an answer of any kind ──► closed
 
-Until when a deployment is left alone is one number that all workers of the server share. The
-failures in a row, and what the last one was, each worker knows by itself.
+Until when a deployment cools, and until when its breaker is open, are numbers that all workers of
+the server share: neither ends the other. The failures in a row, and what the last one was, each
+worker knows by itself.
 """
 
 import math
@@ -25,8 +26,9 @@ COOLDOWN_S = 5.0
 """After a 429 that does not say when to come back."""
 WINDOW_S = 10
 OK, TOO_MANY, SERVER_ERRORS, BAD_GATEWAY, GATEWAY_TIMEOUT = 200, 429, 500, 502, 504
-CELLS = 2
-"""What workers share about a deployment: until when it is left alone, and which status says why."""
+COOL_UNTIL, OPEN_UNTIL, STATUS, CELLS = range(4)
+"""What workers share about a deployment; 0: it does not cool, its breaker is not open. The status
+is that of the last failure."""
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _TYPES = {429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error"}
 
@@ -77,12 +79,14 @@ class State:
         self._cells = cells
         self._cell = cell
         self._row = 0
-        self._last: UpstreamError | None = None
+        self._last_limit: UpstreamError | None = None
+        self._last_failure: UpstreamError | None = None
 
     @property
     def closed_s(self) -> float:
         """How long it is to be left alone from now on; 0 when it may be asked."""
-        return max(self._cells[self._cell] - self._clock(), 0.0)
+        until = max(self._get(COOL_UNTIL), self._get(OPEN_UNTIL))
+        return max(until - self._clock(), 0.0)
 
     def take_off(self) -> None:
         """Count a question that goes out now.
@@ -93,33 +97,41 @@ class State:
         self.in_flight += 1
         self.retries.asked()
         if self._is_open:
-            self._cells[self._cell] = self._clock() + self._settings.breaker_probe_s
+            self._set(OPEN_UNTIL, self._clock() + self._settings.breaker_probe_s)
 
     def land(self, error: UpstreamError | None) -> None:
         """Hear how the question ended; None: with a count."""
         self.in_flight -= 1
         if error is not None and is_failure(error):
-            self._row += 1
-            self._last = error
-            if self._row >= self._settings.breaker_failures or self._is_open:
-                self._close(self._settings.breaker_probe_s, error)
-        elif error is not None and error.status == TOO_MANY:
-            self._row = 0
-            self._last = error
-            self._close(min(_wait_s(error), self._settings.cooldown_max_s), error)
+            self._fail(error)
         elif error is None or error.upstream_status:
             self._row = 0
-            if self._is_open:
-                self._cells[self._cell] = 0.0
-        elif self._is_open:
-            # The provider was not asked after all: the next question is the probe.
-            self._cells[self._cell] = self._clock()
+            self._set(OPEN_UNTIL, 0.0)
+        if error is not None and error.status == TOO_MANY:
+            self._cool(error)
+
+    def _fail(self, error: UpstreamError) -> None:
+        if self._row >= self._settings.breaker_failures and not self._is_open:
+            self._row = 0  # another worker's probe has been answered
+        self._row += 1
+        self._last_failure = error
+        if self._row >= self._settings.breaker_failures or self._is_open:
+            self._set(STATUS, _shown(error))
+            self._set(OPEN_UNTIL, self._clock() + self._settings.breaker_probe_s)
+
+    def _cool(self, error: UpstreamError) -> None:
+        """Leave it alone for as long as it said, and not less long than it said before."""
+        self._last_limit = error
+        until = self._clock() + min(_wait_s(error), self._settings.cooldown_max_s)
+        self._set(COOL_UNTIL, max(self._get(COOL_UNTIL), until))
 
     def refusal(self) -> UpstreamError:
         """Say why it is not asked now: the true reason, and when to come back."""
         wait_s = max(math.ceil(self.closed_s), 1)
-        status = int(self._cells[self._cell + 1]) or BAD_GATEWAY
-        last = self._last
+        if self._get(COOL_UNTIL) > self._get(OPEN_UNTIL):
+            status, last = TOO_MANY, self._last_limit
+        else:
+            status, last = int(self._get(STATUS)) or BAD_GATEWAY, self._last_failure
         if last is None or _shown(last) != status:
             last = UpstreamError(status, _TYPES.get(status, "api_error"), "", f"status {status}")
         if status == TOO_MANY:
@@ -141,12 +153,13 @@ class State:
 
     @property
     def _is_open(self) -> bool:
-        """Say whether the breaker is; a limit that has passed is no reason for a probe."""
-        return bool(self._cells[self._cell]) and self._cells[self._cell + 1] != TOO_MANY
+        return self._get(OPEN_UNTIL) > 0
 
-    def _close(self, seconds: float, error: UpstreamError) -> None:
-        self._cells[self._cell + 1] = _shown(error)
-        self._cells[self._cell] = self._clock() + seconds
+    def _get(self, which: int) -> float:
+        return self._cells[self._cell + which]
+
+    def _set(self, which: int, value: float) -> None:
+        self._cells[self._cell + which] = value
 
 
 def wait_headers(wait_s: int) -> tuple[tuple[str, str], ...]:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from bench.provider import SimulatedProvider
-from tests.e2e.exchange import anthropic, counted, model_list, question, until
+from tests.e2e.exchange import anthropic, counted, model_list, question, refused, until
 from tests.faults.crowd import workers
 from tests.faults.flood import Flood, fewest_in_a_minute, most_in_a_minute
 from tests.faults.redis_server import RedisServer
@@ -170,6 +170,22 @@ def test_who_waits_for_a_turn_has_time_to_use_it(start: Start, provider: Simulat
     print(f"answers: {dict(flood.statuses())}")
     assert set(flood.statuses()) <= {200, 429}
     assert flood.statuses()[200] >= 20
+
+
+@pytest.mark.processes
+def test_what_cannot_be_sent_spends_no_turn(start: Start, provider: SimulatedProvider) -> None:
+    """A hundred questions that have no form for this provider, and the one turn is left."""
+    here = {"api_base": provider.url, "api_key": "AIza-test", "rpm": 1, "timeout": 5}
+    server = start({"model_list": model_list(**{MODEL: {"model": "gemini/gemini-x", **here}})})
+    elsewhere = {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
+    for number in range(100):
+        asked = [{"type": "text", "text": f"What is this? ({number})"}, elsewhere]
+        answer = server.count(question(MODEL, messages=[{"role": "user", "content": asked}]))
+        refused(answer, 400, "invalid_request_error")
+    assert provider.calls == 0
+    provider.behave(body={"totalTokens": 31})
+    assert counted(server.count(question(MODEL))) == 31
+    refused(server.count(question(MODEL)), 429, "rate_limit_error")
 
 
 @pytest.mark.processes

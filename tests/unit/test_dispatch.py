@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adapters.base import Count, CountRequest, Deployment, Endpoint, UpstreamError
+from adapters.base import Count, CountRequest, Deployment, Endpoint, UpstreamError, UpstreamRequest
 from app.budget import Budgets
 from app.config_sections import Limits
 from app.dispatch import Dispatcher
@@ -18,6 +18,8 @@ A, B = (
     Deployment(name, "alias", "anthropic", Endpoint("m", "http://x"), 30.0, rpm=60)
     for name in ("a", "b")
 )
+UNSENDABLE = Outcome(error=UpstreamError(400, "invalid_request_error", "", "cannot be expressed"))
+WRITTEN = UpstreamRequest("POST", "http://x/", (), b"")
 ASKED = CountRequest(b"{}", "2023-06-01")
 FAILED = UpstreamError(503, "api_error", "", "status 503", 503)
 BAD_KEY = UpstreamError(401, "authentication_error", "", "bad key", 401, credential_fault=True)
@@ -30,9 +32,13 @@ class Script:
 
     def __init__(self, **errors: list[UpstreamError | None]) -> None:
         self.asked: list[str] = []
+        self.unsendable: list[Outcome] = []
         self._errors = errors
 
-    async def lead(self, _count: Any, deployment: Deployment, *_: Any) -> Outcome:
+    async def write(self, *_: Any) -> UpstreamRequest | Outcome:
+        return self.unsendable.pop() if self.unsendable else WRITTEN
+
+    async def lead(self, _request: Any, deployment: Deployment, *_: Any) -> Outcome:
         self.asked.append(deployment.name)
         errors = self._errors[deployment.name]
         error = errors.pop(0) if len(errors) > 1 else errors[0]
@@ -50,6 +56,18 @@ class Queue(Budgets):
     async def take(self, deployment: Deployment, until: float) -> None:
         del deployment, until
         await asyncio.sleep(self._wait)
+
+
+class Turns(Budgets):
+    """Turns that come at once, and are counted."""
+
+    def __init__(self) -> None:
+        super().__init__({}, lambda _: None)
+        self.taken = 0
+
+    async def take(self, deployment: Deployment, until: float) -> None:
+        del deployment, until
+        self.taken += 1
 
 
 def dispatched(
@@ -70,6 +88,34 @@ def dispatched(
         ]
 
     return asyncio.run(run()), states
+
+
+def test_what_cannot_be_sent_spends_no_turn_and_no_probe() -> None:
+    """Nobody waits with it, whatever its number; the next one that can be sent is the probe."""
+    script, limits, now = Script(a=[FAILED]), Limits(), [1000.0]
+    states = Deployments((A,), limits, lambda: now[0])
+    leader: Any = script
+    turns = Turns()
+    dispatcher = Dispatcher(leader, states, turns)
+
+    async def ask() -> Outcome:
+        return await dispatcher.ask(ASKED, Pool((A,)), 5.0, Journey(), as_caller=False)
+
+    async def run() -> None:
+        while not states.of(A).closed_s:
+            await ask()
+        now[0] += limits.breaker_probe_s
+        spent, asked = turns.taken, len(script.asked)
+        script.unsendable = [UNSENDABLE] * 100
+        for _ in range(100):
+            assert (await ask()).error is UNSENDABLE.error
+            assert not states.of(A).closed_s
+        assert (turns.taken, len(script.asked)) == (spent, asked)
+        await ask()
+        assert (turns.taken, len(script.asked)) == (spent + 1, asked + 1)
+        assert states.of(A).closed_s
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("first", [BAD_KEY, LATE], ids=["refused our key", "was late"])

@@ -8,16 +8,9 @@ import pytest
 
 from adapters.base import CountRequest, Deployment, Endpoint, UpstreamRequest
 from adapters.registry import ADAPTERS
-from app.leader import Journey, Leader
+from app.leader import Leader
 
 QUICK, CONVERTED = 1_000_000, 65_536
-
-
-class Unreachable:
-    """An upstream that nobody reaches."""
-
-    async def send(self, *_: Any) -> None:
-        raise TimeoutError
 
 
 def thread_of(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> threading.Thread:
@@ -28,12 +21,11 @@ def thread_of(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> threadin
         return UpstreamRequest("POST", "http://x/", (), b"")
 
     monkeypatch.setattr(type(ADAPTERS[name]), "request", request)
-    upstream: Any = Unreachable()
-    leader = Leader(upstream, upstream, lambda: 0.0)
+    nobody: Any = None
+    leader = Leader(nobody, nobody, lambda: 0.0)
     deployment = Deployment("n", "a", name, Endpoint("m", "http://x"), 5.0)
     count = CountRequest(b" " * size, "2023-06-01")
-    outcome = asyncio.run(leader.lead(count, deployment, 5.0, Journey()))
-    assert outcome.error is not None
+    assert isinstance(asyncio.run(leader.write(count, deployment, 5.0)), UpstreamRequest)
     return found[0]
 
 

@@ -107,15 +107,38 @@ def test_a_probe_that_never_lands_is_followed_by_another(state: State, clock: Cl
     assert not state.closed_s
 
 
-def test_a_question_that_could_not_be_sent_is_no_probe(state: State, clock: Clock) -> None:
+def test_a_success_elsewhere_ends_the_row(state: State, clock: Clock, cells: list[float]) -> None:
+    other = Deployments((ONE,), LIMITS, clock, cells).of(ONE)
     opened(state)
     clock.now += LIMITS.breaker_probe_s
-    for _ in range(3):
-        ask(state, OURS)
+    ask(other, None)
+    for _ in range(LIMITS.breaker_failures - 1):
+        ask(state, FAILED)
         assert not state.closed_s
+    ask(state, FAILED)
+    assert state.closed_s
+
+
+@pytest.mark.parametrize("later", [limited("1"), FAILED], ids=["a limit", "failures"])
+def test_what_lands_later_ends_no_limit(state: State, later: UpstreamError) -> None:
+    ask(state, limited("60"))
+    for _ in range(LIMITS.breaker_failures):
+        ask(state, later)
+    assert state.closed_s == 60
+    assert state.refusal().status == 429
+    ask(state, None)
+    assert state.closed_s == 60
+
+
+def test_a_question_that_lands_unanswered_lets_no_second_probe_go(
+    state: State, clock: Clock
+) -> None:
+    """1 it goes; 2 the breaker opens, a probe goes; 3 it lands: the probe is still out."""
     state.take_off()
-    assert state.closed_s == LIMITS.breaker_probe_s
-    state.land(FAILED)
+    opened(state)
+    clock.now += LIMITS.breaker_probe_s
+    state.take_off()
+    state.land(OURS)
     assert state.closed_s == LIMITS.breaker_probe_s
 
 

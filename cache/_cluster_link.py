@@ -5,20 +5,21 @@ import contextlib
 import logging
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from aiocache import RedisCache
 from aiocache.serializers import NullSerializer
 from msgspec import Struct
-from redis.asyncio import Redis, SSLConnection
+from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
 from cache._cluster_batch import CONNECTIONS, BatchingRedis, LostError
 from cache._cluster_faults import kind_of
+from cache._cluster_names import Names
 from cache._cluster_scripts import ENTER, Script, enter_args
 from cache.breaker import Breaker
 from cache.cluster_url import Server
@@ -46,7 +47,30 @@ class Counters(Struct):
     """Values of the wrong type or that were no records: removed."""
 
 
-class _TLSConnection(SSLConnection):
+class _Connection(Connection):
+    """Connects to an address: the loop's own way to a name can hang (`cache._cluster_names`)."""
+
+    def __init__(self, *, names: Names, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._names = names
+        self._address = self.host
+
+    async def _connect(self) -> None:
+        *others, last = await self._names.find(self.host, self.port)
+        for self._address in others:
+            with contextlib.suppress(OSError):
+                await super()._connect()  # type: ignore[no-untyped-call]
+                return
+        self._address = last
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = {**super()._connection_arguments(), "host": self._address}
+        # The certificate is the name's.
+        return arguments | {"server_hostname": self.host} if "ssl" in arguments else arguments
+
+
+class _TLSConnection(_Connection, SSLConnection):
     """Shares one context: loading the CA bundle anew would hold the loop for each connection."""
 
     def __init__(self, *, context: ssl.SSLContext, **kwargs: Any) -> None:
@@ -61,6 +85,8 @@ def _connection_kwargs(server: Server) -> dict[str, Any]:
         # wait_for it uses can lose the outer cancellation (Python 3.11).
         "socket_timeout": None,
         "retry": Retry(NoBackoff(), 0),
+        "connection_class": _Connection,
+        "names": Names(),
         "protocol": 2,  # no HELLO: one round trip less to connect, and no pushed messages
         "driver_info": None,
     }

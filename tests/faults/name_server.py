@@ -13,11 +13,14 @@ from typing import Self
 import pytest
 
 ADDRESS = "127.53.0.53"
-NO_SUCH_NAME, SERVER_FAILURE, REFUSED = 3, 2, 5
+LOOPBACK, NO_SUCH_NAME, SERVER_FAILURE, REFUSED = 0, 3, 2, 5
+_IPV4 = b"\x00\x01"
+_AT_LOOPBACK = b"\xc0\x0c" + _IPV4 + b"\x00\x01" + bytes(4) + b"\x00\x04" + bytes([127, 0, 0, 1])
+"""The name of the question, its IPv4 address, not to be kept."""
 
 
 class NameServer:
-    """Answers each question with the error ``code``, or not at all (None)."""
+    """Answers each question with the error ``code``, with LOOPBACK, or not at all (None)."""
 
     def __init__(self) -> None:
         self.code: int | None = NO_SUCH_NAME
@@ -38,11 +41,7 @@ class NameServer:
                     return
                 self.asked += 1
                 if self.code is not None:
-                    # The question comes back, as an answer with recursion, and with the code.
-                    flags = bytes([0x81, 0x80 | self.code])
-                    counts = asked[4:6] + bytes(6)
-                    end = asked.index(b"\0", 12) + 5
-                    self._socket.sendto(asked[:2] + flags + counts + asked[12:end], sender)
+                    self._socket.sendto(_answer(asked, self.code), sender)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -58,6 +57,14 @@ class NameServer:
             last.sendto(b"", (ADDRESS, 53))
         self._thread.join()
         self._socket.close()
+
+
+def _answer(asked: bytes, code: int) -> bytes:
+    """Send the question back, as an answer with recursion, and with the code."""
+    end = asked.index(b"\0", 12) + 5
+    found = code == LOOPBACK and asked[end - 4 : end - 2] == _IPV4
+    head = asked[:2] + bytes([0x81, 0x80 | code]) + asked[4:6] + bytes([0, found]) + bytes(4)
+    return head + asked[12:end] + (_AT_LOOPBACK if found else b"")
 
 
 def with_name_server(folder: Path) -> tuple[str, ...]:

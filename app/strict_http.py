@@ -29,6 +29,7 @@ PIECE_BYTES = 4096
 memory than the body."""
 MIN_BYTES_PER_S = 16 * 1024
 LINGER_S = 2.0
+HALF_CLOSED_S = 0.5
 SMALL_BYTES = 64 * 1024
 """Bodies up to this size are taken however many large ones are held."""
 SHED_RETRY_S = 1
@@ -238,15 +239,20 @@ class StrictProtocol(HttpProtocol):
     One beyond ``app.ctx.max_connections`` is told so when it asks, or after a moment when it does
     not; one beyond twice the room that is left then is closed without a word. So the descriptors do
     for those who are in, and for the providers.
+
+    A client that ends its side of the connection may still read, or may have left: nobody can tell.
+    It has HALF_CLOSED_S to be answered; asyncio would close the connection at once.
     """
 
-    __slots__ = ("is_beyond",)
+    __slots__ = ("has_ended", "is_beyond")
+    has_ended: bool
     is_beyond: bool
 
     HTTP_CLASS = StrictHttp
 
     def connection_made(self, transport: Any) -> None:
         """Let a client in, or begin to show it out."""
+        self.has_ended = False
         beyond = len(self.connections) - self.app.ctx.max_connections
         self.is_beyond = beyond >= 0
         if beyond >= self.app.ctx.spare_connections:
@@ -254,3 +260,25 @@ class StrictProtocol(HttpProtocol):
         super().connection_made(transport)  # type: ignore[no-untyped-call]
         if self.is_beyond:
             self.loop.call_later(LINGER_S, self.close)
+
+    def eof_received(self) -> bool:
+        """Keep the way back open for a moment, if anything has come that may be answered."""
+        self.has_ended = True
+        self._data_received.set()
+        if not self.recv_buffer and (self.http is None or self.http.stage is Stage.IDLE):
+            return False
+        self.loop.call_later(HALF_CLOSED_S, self._end)
+        return True
+
+    async def receive_more(self) -> None:
+        """Wait for more. A client that has ended has been answered by now, or never will be."""
+        received = len(self.recv_buffer)
+        if not self.has_ended:
+            await super().receive_more()  # type: ignore[no-untyped-call]
+        if self.has_ended and len(self.recv_buffer) == received:
+            self._end()
+            await self.loop.create_future()  # until `connection_lost` ends this task
+
+    def _end(self) -> None:
+        if self.transport is not None:
+            self.transport.close()

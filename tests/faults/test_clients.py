@@ -4,6 +4,7 @@ import json
 import resource
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,18 +100,45 @@ def test_k12_clients_that_leave(
 
 
 def test_k12_half_closed(server: Tallygate) -> None:
-    """A client that says it sends no more after its question is answered, or let go; none waits."""
+    """A client that says it sends no more after its question is answered, and none waits."""
     before, answered = _descriptors(server), 0
     for _ in range(50):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one:
-            one.sendall(WIRE)
-            one.shutdown(socket.SHUT_WR)
-            heard = b""
-            while piece := one.recv(65_536):
-                heard += piece
-            answered += heard.startswith(b"HTTP/1.1 200 ")
+        answered += _half_closed(server, WIRE) == 1
     print(f"{answered} of 50 answered")
+    assert answered == 50
     until(lambda: _descriptors(server) < before + 20)
+
+
+def test_k12_half_closed_behind_many(server: Tallygate) -> None:
+    """All that it has asked whole is answered; what it has only begun is not."""
+    assert _half_closed(server, WIRE * 100) == 100
+    assert _half_closed(server, WIRE * 3 + WIRE[:-10]) == 3
+    assert _half_closed(server, WIRE[:40]) == 0
+
+
+def test_k12_half_closed_before_the_provider_has_answered(
+    server: Tallygate, provider: SimulatedProvider
+) -> None:
+    """A miss is waited for, but not long: a client that has left says the same."""
+    for delay_s, answers in ((0.1, 1), (3.0, 0)):
+        provider.clear()
+        provider.behave(delay_s=delay_s)
+        wire = request(msgspec.json.encode(question()))
+        began = time.monotonic()
+        assert _half_closed(server, wire) == answers
+        assert time.monotonic() - began < 2.5
+    provider.clear()
+
+
+def _half_closed(server: Tallygate, wire: bytes) -> int:
+    """Send, end this side, and read to the end; return how many counts have come."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one:
+        one.sendall(wire)
+        one.shutdown(socket.SHUT_WR)
+        heard = b""
+        while piece := one.recv(65_536):
+            heard += piece
+    return heard.count(b"HTTP/1.1 200 ")
 
 
 def test_k15_idle_connections(server: Tallygate) -> None:

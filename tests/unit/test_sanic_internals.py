@@ -26,6 +26,7 @@ METHODS = [
     (HttpProtocol.connection_task, ["self"]),
     (HttpProtocol.check_timeouts, ["self"]),
     (HttpProtocol.data_received, ["self", "data"]),
+    (HttpProtocol.connection_made, ["self", "transport"]),
     (HttpProtocol.send, ["self", "data"]),
     (SanicProtocol.receive_more, ["self"]),
 ]
@@ -86,6 +87,9 @@ def test_attributes() -> None:
         (HttpProtocolMixin, "self.request_timeout = self.app.config.REQUEST_TIMEOUT"),
         (HttpProtocolMixin, "self.request_max_size = self.app.config.REQUEST_MAX_SIZE"),
         (HttpProtocol, "await self._http.http1()"),
+        (SanicProtocol, "self._task.cancel()"),
+        (SanicProtocol, "await self._data_received.wait()"),
+        (Http, "self._receive_more = protocol.receive_more"),
         (Http, "while self.keep_alive and self.stage is Stage.IDLE:"),
         (Http, "await self.http1_request_header()"),
         (Http, "if self.request_body:"),

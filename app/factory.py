@@ -66,11 +66,12 @@ def _add_listeners(app: Server) -> None:
     async def open_worker(app: Sanic[Any, Any]) -> None:
         outlive_hangup()
         wanted = app.ctx.settings.server.max_connections
-        app.ctx.max_connections, app.ctx.spare_connections = room_for_connections(wanted)
+        room = room_for_connections(wanted)
+        app.ctx.max_connections, app.ctx.spare_connections = room.clients, room.spare
         board = handed_over(app, BOARD)
         row = board.row(own_name()) if board else None
         shared, limits = handed_over(app, METRICS), handed_over(app, LIMITS)
-        app.ctx.worker = Worker(app.ctx.settings, shared, row, limits)
+        app.ctx.worker = Worker(app.ctx.settings, shared, row, limits, room.providers)
         await app.ctx.worker.open()
 
     @app.after_server_start

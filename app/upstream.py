@@ -20,6 +20,7 @@ from adapters.base import UpstreamRequest
 MAX_REPLY_BYTES = 1_048_576
 CONNECT_TIMEOUT_S = 5.0
 MAX_CONNECTIONS = 512
+"""In use at a time; as many may be kept unused, for all providers together."""
 IDLE_CONNECTION_S = 60.0
 USER_AGENT = "tallygate/0.1"
 
@@ -61,7 +62,15 @@ class Upstream:
     against the built-in roots plus those of SSL_CERT_FILE or REQUESTS_CA_BUNDLE.
     """
 
-    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        connections: int = 2 * MAX_CONNECTIONS,
+        hosts: int = 1,
+    ) -> None:
+        """``connections`` are all that it may have open, to so many ``hosts``."""
+        in_use = max(min(MAX_CONNECTIONS, connections * 3 // 4), 1)
         builder = (
             ClientBuilder()
             .follow_redirects(False)
@@ -71,7 +80,8 @@ class Upstream:
             .brotli(False)
             .zstd(False)
             .deflate(False)
-            .max_connections(MAX_CONNECTIONS)
+            .max_connections(in_use)
+            .pool_max_idle_per_host(max((connections - in_use) // hosts, 1))
             .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
             .pool_idle_timeout(timedelta(seconds=IDLE_CONNECTION_S))
         )
@@ -90,7 +100,7 @@ class Upstream:
         if not request.url.startswith(f"{base_url}/"):
             raise UpstreamUnreachableError("the request left its base URL", timed_out=False)
         # The client has to know the deadline: cancelling it ends nothing, so that a request which
-        # hangs would keep its connection, one of MAX_CONNECTIONS, for ever (pyreqwest 0.15.1).
+        # hangs would keep its connection, one of those in use, for ever (pyreqwest 0.15.1).
         prepared = httpx.Request(
             request.method,
             request.url,

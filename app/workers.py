@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import MutableSequence
 from typing import Any, cast
+from urllib.parse import urlsplit
 
+from msgspec import Struct
 from sanic import Sanic
 
 from adapters.credentials import Credentials
@@ -37,6 +39,7 @@ from app.telemetry.metrics import Layout, Metrics
 from app.upstream import MAX_CONNECTIONS, Upstream, ca_bundle
 
 OTHER_FILES = 64
+"""Files, pipes, the cluster, and what credentials are asked of."""
 WALL_CLOCK = time.time  # noqa: TID251 -- the injected clock itself
 
 
@@ -129,6 +132,7 @@ class Worker:
         shared: MutableSequence[float] | None,
         row: int | None = None,
         limits: SharedLimits | None = None,
+        provider_connections: int = 2 * MAX_CONNECTIONS,
     ) -> None:
         self.settings = settings
         self.metrics = _metrics(settings, shared, row)
@@ -140,7 +144,7 @@ class Worker:
         self.telemetry = Telemetry(tuple(sinks))
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
-        self.upstream = Upstream()
+        self.upstream = Upstream(connections=provider_connections, hosts=_hosts(settings))
         self.credentials = Credentials()
         self.tiers = open_tiers(settings, self.metrics.cache, WALL_CLOCK)
         if limits is None or row is None:  # a process without others
@@ -185,18 +189,38 @@ class Worker:
         self.telemetry.close()
 
 
-def room_for_connections(wanted: int) -> tuple[int, int]:
-    """Take all descriptors that the system gives; return for how many clients, and how many spare.
+class Room(Struct, frozen=True):
+    """For how many connections a worker has descriptors."""
 
-    The spare ones are for clients who are told that there is no room; as many again are for
-    providers, files and the cluster.
-    """
+    clients: int
+    spare: int
+    """For clients who are told that there is no room."""
+    providers: int
+
+    @classmethod
+    def within(cls, descriptors: int, wanted: int) -> "Room":
+        """Share out descriptors, of which ``wanted`` at most are for clients."""
+        files = min(OTHER_FILES, descriptors // 4)
+        quarter = (descriptors - files) // 4
+        spare, providers = min(MAX_CONNECTIONS, quarter), min(2 * MAX_CONNECTIONS, quarter)
+        left = descriptors - files - spare - providers
+        return cls(max(min(wanted, left), 1), spare, providers)
+
+
+def room_for_connections(wanted: int) -> Room:
+    """Take all descriptors that the system gives, and share them out."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     descriptors = sys.maxsize if hard == resource.RLIM_INFINITY else hard
-    spare = min(MAX_CONNECTIONS + OTHER_FILES, descriptors // 4)
-    return max(min(wanted, descriptors - 2 * spare), 1), spare
+    return Room.within(descriptors, wanted)
+
+
+def _hosts(settings: Settings) -> int:
+    """Count the places that may be asked."""
+    endpoints = [one.endpoint for one in settings.models.deployments]
+    others = [one.alternate.endpoint for one in endpoints if one.alternate is not None]
+    return len({urlsplit(one.base_url).netloc for one in (*endpoints, *others)})
 
 
 def metrics_layout(settings: Settings) -> Layout:

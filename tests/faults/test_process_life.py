@@ -6,10 +6,12 @@ times more slowly than an idle machine does.
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from tests.server import KEY, Tallygate, free_port
 BACK_S, BACK_SLACK = 2.0, 7.5
 STUCK_S, STUCK_SLACK = 15.0, 2.0
 LOOP_S, LOOP_SLACK = 30.0, 1.5
+FEW, CROWD = 1024, 440
+"""Descriptors of a process, and connections for which they are enough."""
 CLIENTS = 8
 
 ESTIMATE = model_list(**{MODEL: {"model": "estimate/claude"}})
@@ -461,6 +465,43 @@ def test_p8_descriptors_exhausted(tmp_path: Path) -> None:
         until(lambda: _is_ready(server))
         assert counted(server.count(question()))
         assert workers(server.pid) == before
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_p8_descriptors_suffice_for_clients_and_providers(
+    tmp_path: Path, provider: SimulatedProvider
+) -> None:
+    """As many clients as there is room for ask one provider, and then another: all are answered."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limited = ("sh", "-c", f'ulimit -n {FEW}; exec "$0" "$@"')
+    command = (*limited, sys.executable, "-m", "sanic", "app.main")
+    places = {"one": provider.url, "two": provider.url.replace("127.0.0.1", "localhost")}
+    models = model_list(**{name: anthropic(name, url) for name, url in places.items()})
+    provider.clear()
+    provider.behave(delay_s=0.5)
+    with (
+        Tallygate(tmp_path, {"model_list": models}, command=command) as server,
+        contextlib.ExitStack() as crowd,
+    ):
+        (worker,) = workers(server.pid).values()
+        descriptors, most = Path(f"/proc/{worker}/fd"), 0
+        clients = [crowd.enter_context(Connection(server.port)) for _ in range(CROWD)]
+        for _knocks in range(FEW // 2):
+            crowd.enter_context(_knock(server.port))
+        for name in places:
+            for one in clients:
+                one.send(request(msgspec.json.encode(question(name))))
+            statuses: Counter[int] = Counter()
+            for one in clients:
+                statuses[one.read().status_code] += 1
+                most = max(most, sum(1 for _ in descriptors.iterdir()))
+            assert statuses == {200: CROWD}
+        print(f"p8: {CROWD} clients, two providers: {most} of {FEW} descriptors at most")
+        assert "Too many open files" not in server.err.read_text()
+    provider.clear()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def _knock(port: int) -> socket.socket:

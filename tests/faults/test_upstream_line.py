@@ -1,5 +1,6 @@
-"""Providers that cannot be reached, or do not speak in time. Rows U1, U3, U4 and U13."""
+"""Providers that cannot be reached, or do not speak in time. Rows U1, U3, U4, U13, P8."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
@@ -7,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from adapters.base import UpstreamRequest
+from app.upstream import Upstream
 from tests.e2e.exchange import anthropic, model_list, question
 from tests.faults.scripted_provider import End, Script, ScriptedProvider, Slices, reply, truly
 from tests.faults.upstream_checks import (
@@ -132,3 +135,26 @@ def test_u13_connections_that_were_closed_between_requests_are_replaced(
         failed += response.status_code != 200
     print(f"u13: {failed} of 1,000 failed")
     assert failed == 0
+
+
+def test_p8_connections_in_use_and_kept_are_bounded() -> None:
+    """Of eight, six may be in use at a time; of the two others each of two hosts keeps one."""
+
+    async def run() -> None:
+        async with ScriptedProvider() as one, ScriptedProvider() as other:
+            upstream, most = Upstream({}, connections=8, hosts=2), 0
+            for provider in (one, other):
+                provider.always(0.1, reply(b'{"input_tokens":5}'))
+                request = UpstreamRequest("POST", f"{provider.url}/v1", (), b"{}")
+                sent = [upstream.send(request, provider.url, 20) for _ in range(24)]
+                asked = [asyncio.create_task(asking) for asking in sent]
+                while not all(task.done() for task in asked):
+                    most = max(most, provider.open_connections)
+                    await asyncio.sleep(0.01)
+                assert {(await task).status for task in asked} == {200}
+                await asyncio.to_thread(until_closed, provider, but=1)
+            assert 2 <= most <= 8
+            assert (one.open_connections, other.open_connections) == (1, 1)
+            await upstream.close()
+
+    asyncio.run(run())

@@ -120,9 +120,13 @@ class BudgetMachine(RuleBasedStateMachine):
             else:
                 self.lines[worker].quit(turn.waiter, self.now)
         assert went <= slots
-        while turns and turns[-1].told:
-            (wait_s,) = turns.pop().told
-            assert wait_s is not None
+        while turns and (turns[-1].told or not turns[-1].hears):
+            turn = turns.pop()
+            if turn.hears:
+                (wait_s,) = turn.told
+                assert wait_s is not None
+            else:  # it may have been refused, too
+                self.lines[worker].quit(turn.waiter, self.now)
         assert not any(turn.told for turn in turns)
         assert len(turns) >= len(self.lines[worker])
 

@@ -29,8 +29,15 @@ from adapters.base import (
 )
 from adapters.registry import ADAPTERS
 from app.blanking import blanked_json, blanked_reply, credentials_of
+from app.limits import wait_headers
 from app.log import describe, logger
-from app.upstream import UnusableReplyError, Upstream, UpstreamReply, UpstreamUnreachableError
+from app.upstream import (
+    CrowdedUpstreamError,
+    UnusableReplyError,
+    Upstream,
+    UpstreamReply,
+    UpstreamUnreachableError,
+)
 
 
 class Journey(Struct):
@@ -169,6 +176,9 @@ def _failure(error: Exception) -> UpstreamError:
     if isinstance(error, TimeoutError | UpstreamUnreachableError):
         message = "the provider did not answer in time"
         return UpstreamError(504, "timeout_error", message, message)
+    if isinstance(error, CrowdedUpstreamError):
+        message = "too many questions to providers at a time"
+        return UpstreamError(529, "overloaded_error", message, message, headers=wait_headers(1))
     if isinstance(error, MalformedUpstreamError | UnusableReplyError):
         message = "the provider's answer holds no count"
         return UpstreamError(502, "api_error", message, f"malformed: {error}", upstream_status=200)

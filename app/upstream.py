@@ -6,6 +6,7 @@ tenth of it; docs/decisions/0001-dependencies.md has the figures.
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +44,10 @@ class UpstreamUnreachableError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.timed_out = timed_out
+
+
+class CrowdedUpstreamError(Exception):
+    """No room to ask in time: all connections are taken by other questions."""
 
 
 class UnusableReplyError(Exception):
@@ -88,17 +93,30 @@ class Upstream:
         if (bundle := ca_bundle(environ)) is not None:
             builder = builder.add_root_certificate_pem(bundle)
         self._transport = HttpxTransport(builder.build())
+        self._room = asyncio.Semaphore(in_use)
 
     async def send(
         self, request: UpstreamRequest, base_url: str, timeout_s: float
     ) -> UpstreamReply:
-        """Send within ``timeout_s`` seconds in all.
+        """Send within ``timeout_s`` seconds in all, of which the half at most for room.
 
-        Raises UpstreamUnreachableError and UnusableReplyError.
+        Raises UpstreamUnreachableError, UnusableReplyError and CrowdedUpstreamError.
         """
         # Nothing that a client sends may lead anywhere but to the configured counter.
         if not request.url.startswith(f"{base_url}/"):
             raise UpstreamUnreachableError("the request left its base URL", timed_out=False)
+        until = time.monotonic() + timeout_s
+        try:
+            async with asyncio.timeout(timeout_s / 2):
+                await self._room.acquire()
+        except TimeoutError:
+            raise CrowdedUpstreamError from None
+        try:
+            return await self._send(request, until - time.monotonic())
+        finally:
+            self._room.release()
+
+    async def _send(self, request: UpstreamRequest, timeout_s: float) -> UpstreamReply:
         # The client has to know the deadline: cancelling it ends nothing, so that a request which
         # hangs would keep its connection, one of those in use, for ever (pyreqwest 0.15.1).
         prepared = httpx.Request(

@@ -18,6 +18,7 @@ from adapters.base import UpstreamRequest
 from app.upstream import (
     MAX_CONNECTIONS,
     MAX_REPLY_BYTES,
+    CrowdedUpstreamError,
     UnusableReplyError,
     Upstream,
     UpstreamReply,
@@ -180,7 +181,7 @@ def test_requests_that_hang_keep_no_connection(provider: SimulatedProvider) -> N
         request = UpstreamRequest("POST", f"{provider.url}/v1", (), b"{}")
 
         async def hangs() -> None:
-            with pytest.raises(UpstreamUnreachableError):
+            with pytest.raises((UpstreamUnreachableError, CrowdedUpstreamError)):
                 await upstream.send(request, provider.url, 1)
 
         provider.behave(hang=True)
@@ -192,6 +193,27 @@ def test_requests_that_hang_keep_no_connection(provider: SimulatedProvider) -> N
         await upstream.close()
 
     asyncio.run(run())
+
+
+def test_who_finds_no_room_is_told_so_while_there_is_time(provider: SimulatedProvider) -> None:
+    """One question has the only connection; another is not kept waiting until its deadline."""
+    path = "/v1/messages/count_tokens"
+    request = UpstreamRequest("POST", provider.url + path, (("x-api-key", "k"),), b"{}")
+
+    async def run() -> None:
+        upstream = Upstream({}, connections=1)
+        provider.behave(hang=True, times=1)
+        first = asyncio.create_task(upstream.send(request, provider.url, 2))
+        await asyncio.sleep(0.1)
+        with pytest.raises(CrowdedUpstreamError):
+            await upstream.send(request, provider.url, 1)
+        with pytest.raises(UpstreamUnreachableError):
+            await first
+        assert (await upstream.send(request, provider.url, 5)).status > 0
+        await upstream.close()
+
+    asyncio.run(run())
+    assert provider.calls == 2
 
 
 @pytest.mark.parametrize("behaviour", [{"reset": True}, {"truncate_bytes": 150}])

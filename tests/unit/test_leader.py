@@ -8,9 +8,34 @@ import pytest
 
 from adapters.base import CountRequest, Deployment, Endpoint, UpstreamRequest
 from adapters.registry import ADAPTERS
-from app.leader import Leader
+from app.leader import Journey, Leader
+from app.limits import is_failure, is_worth_a_retry
+from app.upstream import CrowdedUpstreamError
 
 QUICK, CONVERTED = 1_000_000, 65_536
+
+
+class Crowded:
+    """An upstream whose connections are all taken."""
+
+    async def send(self, *_: Any) -> None:
+        raise CrowdedUpstreamError
+
+    async def sign(self, request: UpstreamRequest, *_: Any) -> UpstreamRequest:
+        return request
+
+
+def test_no_room_is_no_failure_of_the_provider() -> None:
+    crowded: Any = Crowded()
+    leader = Leader(crowded, crowded, lambda: 0.0)
+    request = UpstreamRequest("POST", "http://x/", (), b"")
+    deployment = Deployment("n", "a", "anthropic", Endpoint("m", "http://x"), 5.0)
+    error = asyncio.run(leader.lead(request, deployment, 5.0, Journey())).error
+    assert error is not None
+    assert (error.status, error.type) == (529, "overloaded_error")
+    assert ("retry-after", "1") in error.headers
+    assert not is_failure(error)
+    assert not is_worth_a_retry(error)
 
 
 def thread_of(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> threading.Thread:

@@ -546,6 +546,7 @@ def test_more_bodies_than_there_is_room_for(tmp_path: Path) -> None:
         body = msgspec.json.encode(question(padding="x" * 200_000))
         slow.send(request(b"{", length=900_000))
         assert counted(server.count(body))  # what is announced takes no room
+        assert counted(server.count(question()))  # and by now the one before takes none either
         slow.send(b" " * 890_000)
         until(lambda: server.count(body).status_code == 529)
         assert counted(server.count(question()))

@@ -47,12 +47,12 @@ def server(start: Callable[..., Tallygate], provider: SimulatedProvider) -> Iter
 
 
 @pytest.mark.parametrize("length", [MAX_BODY_BYTES + 1, 10**9, 10**15])
-def test_too_long_by_announcement(offender: Offender, length: int) -> None:
+def test_k2_too_long_by_announcement(offender: Offender, length: int) -> None:
     """Refused as soon as the length is known: not a byte of the body is waited for."""
     offender.refused(request(length=length), 413, "request_too_large")
 
 
-def test_too_long_is_not_invited(server: Tallygate) -> None:
+def test_k2_too_long_is_not_invited(server: Tallygate) -> None:
     """A client that asks first is told 413, not 100."""
     headers = JSON | {"expect": "100-continue"}
     with Connection(server.port) as connection:
@@ -61,7 +61,7 @@ def test_too_long_is_not_invited(server: Tallygate) -> None:
         assert connection.ends()
 
 
-def test_body_on_invitation(server: Tallygate) -> None:
+def test_k13_body_on_invitation(server: Tallygate) -> None:
     """A client that asks first, with a body that fits, is invited and answered."""
     body = msgspec.json.encode(question())
     with Connection(server.port) as connection:
@@ -71,7 +71,7 @@ def test_body_on_invitation(server: Tallygate) -> None:
         assert counted(connection.read())
 
 
-def test_other_expectation(offender: Offender) -> None:
+def test_k13_other_expectation(offender: Offender) -> None:
     wire = request(VALID, headers=JSON | {"expect": f"200-{CANARY}"})
     offender.refused(wire, 417)
 
@@ -93,7 +93,7 @@ def test_chunked_body(server: Tallygate) -> None:
     assert second.headers["x-tallygate-source"] == "cache"
 
 
-def test_too_long_in_chunks(server: Tallygate, provider: SimulatedProvider) -> None:
+def test_k2_too_long_in_chunks(server: Tallygate, provider: SimulatedProvider) -> None:
     """A body in chunks is refused where it passes the limit."""
     chunk = _chunks(CANARY.encode() * 1000, 7000)
     with Connection(server.port) as connection:
@@ -117,7 +117,7 @@ def test_too_long_in_chunks(server: Tallygate, provider: SimulatedProvider) -> N
         "kumquat",
     ],
 )
-def test_other_content_type(offender: Offender, kind: str) -> None:
+def test_k8_other_content_type(offender: Offender, kind: str) -> None:
     offender.refused(request(VALID, headers={"content-type": kind}), 415)
 
 
@@ -133,7 +133,7 @@ def test_other_content_type(offender: Offender, kind: str) -> None:
     ],
     ids=["missing", "empty", "charset", "upper", "suffix", "identity"],
 )
-def test_content_types_that_are_json(server: Tallygate, headers: dict[str, str]) -> None:
+def test_k8_content_types_that_are_json(server: Tallygate, headers: dict[str, str]) -> None:
     with Connection(server.port) as connection:
         connection.send(request(msgspec.json.encode(question()), headers=headers))
         assert counted(connection.read())
@@ -152,12 +152,12 @@ def test_content_types_that_are_json(server: Tallygate, headers: dict[str, str])
     ],
     ids=["gzip", "bomb", "only-said", "twice", "deflate", "br", "unknown"],
 )
-def test_compressed_body(offender: Offender, encoding: str, body: bytes) -> None:
+def test_k9_compressed_body(offender: Offender, encoding: str, body: bytes) -> None:
     """Nothing is unpacked."""
     offender.refused(request(body, headers=JSON | {"content-encoding": encoding}), 415)
 
 
-def test_compressed_body_that_does_not_say_so(offender: Offender) -> None:
+def test_k9_compressed_body_that_does_not_say_so(offender: Offender) -> None:
     offender.refused(request(gzip.compress(VALID)), 400)
 
 
@@ -174,13 +174,13 @@ def test_compressed_body_that_does_not_say_so(offender: Offender) -> None:
         "/anthropic/v1/messages",
     ],
 )
-def test_unknown_path(offender: Offender, path: str) -> None:
+def test_k14_unknown_path(offender: Offender, path: str) -> None:
     offender.refused(request(VALID, target=path), 404, "not_found_error")
 
 
 @pytest.mark.parametrize("path", [COUNT, NATIVE])
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
-def test_other_method(server: Tallygate, offender: Offender, method: str, path: str) -> None:
+def test_k14_other_method(server: Tallygate, offender: Offender, method: str, path: str) -> None:
     offender.refused(request(VALID, method=method, target=path), 405)
     with Connection(server.port) as connection:
         connection.send(request(method=method, target=path))
@@ -188,7 +188,7 @@ def test_other_method(server: Tallygate, offender: Offender, method: str, path: 
 
 
 @pytest.mark.parametrize("path", [COUNT, NATIVE, "/kumquat"])
-def test_head(server: Tallygate, path: str) -> None:
+def test_k14_head(server: Tallygate, path: str) -> None:
     """The refusal of a HEAD has no body, so that the next answer is read as what it is."""
     with Connection(server.port) as connection:
         connection.send(request(method="HEAD", target=path))
@@ -203,7 +203,7 @@ def test_head(server: Tallygate, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", [COUNT, NATIVE])
-def test_trailing_slash(server: Tallygate, path: str) -> None:
+def test_k14_trailing_slash(server: Tallygate, path: str) -> None:
     """Served, or unknown; a POST is never redirected."""
     model = MODEL if path == COUNT else "claude-x"
     with Connection(server.port) as connection:
@@ -214,7 +214,7 @@ def test_trailing_slash(server: Tallygate, path: str) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_head_too_large(server: Tallygate, provider: SimulatedProvider, count: int) -> None:
+def test_k11_head_too_large(server: Tallygate, provider: SimulatedProvider, count: int) -> None:
     """9,000 bytes and more of headers, in one or in many: refused, and the connection closed."""
     headers = JSON | {f"x-{number}": CANARY * (9100 // count // 7) for number in range(count)}
     with Connection(server.port) as connection:
@@ -269,7 +269,7 @@ def test_bad_query_of_the_pass_through(offender: Offender, query: str) -> None:
 @pytest.mark.parametrize(
     "value", ["", "\xff", "sk-test-0123456789abcde\xef", "Bearer", "Bearer \x00", "k" * 7000]
 )
-def test_odd_credential(server: Tallygate, provider: SimulatedProvider, value: str) -> None:
+def test_a1_odd_credential(server: Tallygate, provider: SimulatedProvider, value: str) -> None:
     """Whatever stands in a credential's header, it is a wrong key or a bad request."""
     with Connection(server.port) as connection:
         connection.send(request(VALID, headers=JSON | {"x-litellm-api-key": value}))
@@ -279,7 +279,7 @@ def test_odd_credential(server: Tallygate, provider: SimulatedProvider, value: s
     assert provider.calls == 0
 
 
-def test_bad_then_good_at_once(server: Tallygate, provider: SimulatedProvider) -> None:
+def test_k12_bad_then_good_at_once(server: Tallygate, provider: SimulatedProvider) -> None:
     """Requests that were sent together are answered in their order, each for itself."""
     bodies = [b"{", msgspec.json.encode(question()), b"[]", msgspec.json.encode(question())]
     with Connection(server.port) as connection:
@@ -289,7 +289,7 @@ def test_bad_then_good_at_once(server: Tallygate, provider: SimulatedProvider) -
     assert provider.calls == 2
 
 
-def test_unknown_path_then_good_at_once(server: Tallygate) -> None:
+def test_k14_unknown_path_then_good_at_once(server: Tallygate) -> None:
     """A body that nobody read is not taken for the next request."""
     good = request(msgspec.json.encode(question()))
     with Connection(server.port) as connection:
@@ -327,7 +327,7 @@ def test_unknown_path_then_good_at_once(server: Tallygate) -> None:
         "negative-chunk",
     ],
 )
-def test_malformed_http(server: Tallygate, provider: SimulatedProvider, wire: bytes) -> None:
+def test_k10_malformed_http(server: Tallygate, provider: SimulatedProvider, wire: bytes) -> None:
     """What cannot be read as one request: 400 in Anthropic's shape, and the connection closed."""
     with Connection(server.port) as connection:
         connection.send(wire)

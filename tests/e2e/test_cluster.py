@@ -50,7 +50,7 @@ def source(answer: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(150)
-def test_a_thousand_at_once_on_two_machines_make_one_call(
+def test_c1_a_thousand_at_once_on_two_machines_make_one_call(
     pair: tuple[Tallygate, Tallygate], provider: SimulatedProvider
 ) -> None:
     calls = []
@@ -128,7 +128,7 @@ def test_a_machine_that_dies_while_it_leads_is_replaced(
     assert provider.calls == 2
 
 
-def test_no_count_fails_with_its_redis(
+def test_c4_no_count_fails_with_its_redis(
     provider: SimulatedProvider, tmp_path: Path, start: Start
 ) -> None:
     with RedisServer(tmp_path, BINARIES[0]) as redis:

@@ -78,7 +78,7 @@ def test_a_hit_awaits_nothing(tmp_path: Path, provider: SimulatedProvider) -> No
     in_worker(tmp_path, provider, check)
 
 
-def test_what_is_hashed_is_what_is_sent(tmp_path: Path, provider: SimulatedProvider) -> None:
+def test_c12_what_is_hashed_is_what_is_sent(tmp_path: Path, provider: SimulatedProvider) -> None:
     spaced = (
         b'{ "model": "claude", "tools": [ {"name": "t", "input_schema": {"z" : 1.0, "a": 1E3} } ],'
         b'\n "max_tokens": 9, "messages": [ {"role": "user", "content": "a  \\u0041"} ] }'
@@ -111,7 +111,7 @@ DIFFERENT: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
 }
 
 
-def test_whatever_decides_the_number_is_in_the_key(
+def test_c11_whatever_decides_the_number_is_in_the_key(
     tmp_path: Path, provider: SimulatedProvider
 ) -> None:
     async def check(counter: TokenCounter) -> None:

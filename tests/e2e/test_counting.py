@@ -451,7 +451,7 @@ def test_a_subscriptions_token_is_used_only_where_the_server_has_no_key(
     assert "authorization" not in third.headers
 
 
-def test_callers_share_answers_unless_kept_apart(
+def test_c13_callers_share_answers_unless_kept_apart(
     server: Tallygate, separate: Tallygate, provider: SimulatedProvider
 ) -> None:
     body = question()
@@ -461,6 +461,41 @@ def test_callers_share_answers_unless_kept_apart(
     sources = [source(separate.count(body, x_api_key=key)) for key in keys]
     assert sources == ["live", "live", "live", "cache", "cache"]
     assert provider.calls == 3
+
+
+END_USERS: tuple[tuple[dict[str, str], Body], ...] = (
+    ({"x_tallygate_end_user": "admin"}, {}),
+    ({"x_litellm_end_user_id": "admin"}, {}),
+    ({"x_litellm_customer_id": "admin"}, {}),
+    ({}, {"user": "admin"}),
+    ({}, {"metadata": {"user_id": "admin"}}),
+    ({}, {"litellm_metadata": {"user": "admin"}}),
+    ({}, {"safety_identifier": "admin"}),
+)
+
+
+@pytest.mark.parametrize(("headers", "fields"), END_USERS)
+def test_a8_an_end_user_is_no_proof_of_anything(
+    server: Tallygate,
+    separate: Tallygate,
+    provider: SimulatedProvider,
+    headers: dict[str, str],
+    fields: Body,
+) -> None:
+    """Whom a caller names decides neither what it may ask nor whose counts it is given."""
+    body = question()
+    forbidden = server.count(body | fields, x_api_key=TEAM_A, **headers)
+    assert error(forbidden) == (403, "permission_error")
+    assert provider.calls == 0
+    asks = [
+        (TEAM_A, headers, fields, "live"),
+        (TEAM_B, headers, fields, "live"),
+        (TEAM_A, {}, {}, "cache"),
+        (TEAM_B, {}, {"user": "another"}, "cache"),
+    ]
+    for key, names, members, expected in asks:
+        assert source(separate.count(body | members, x_api_key=key, **names)) == expected
+    assert provider.calls == 2
 
 
 NO_COUNTS = {

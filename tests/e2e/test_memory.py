@@ -5,20 +5,27 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+import msgspec
 import pytest
 
 from bench.provider import SimulatedProvider, count_tokens
 from tests.e2e.exchange import (
+    BEARER,
+    COUNT,
     FAILURES_STAND_ALONE,
+    Connection,
     anthropic,
     counted,
     model_list,
     question,
     refused,
+    request,
     until,
 )
 from tests.e2e.herd import ask_at_once, children, connected
@@ -50,7 +57,7 @@ def source(answer: Any) -> str:
 
 
 @pytest.mark.slow
-def test_a_thousand_at_once_on_eight_workers_make_one_call(
+def test_c1_a_thousand_at_once_on_eight_workers_make_one_call(
     provider: SimulatedProvider, start: Start
 ) -> None:
     server = start(config(provider), workers=8)
@@ -99,7 +106,43 @@ def test_a_killed_leader_is_replaced_and_no_waiter_fails(
     assert provider.calls == 2
 
 
-def test_a_failing_leader_is_not_followed_by_others_in_series(
+def test_c2_a_leader_that_hangs_up_harms_no_waiter(
+    provider: SimulatedProvider, start: Start
+) -> None:
+    server = start(config(provider))
+    provider.behave(delay_s=3, times=1)
+    body = question()
+    with Connection(server.port) as leader, ThreadPoolExecutor(1) as others:
+        leader.send(request(msgspec.json.encode(body)))
+        until(lambda: provider.calls == 1)
+        waiting = others.submit(lambda: asyncio.run(ask_at_once([server.port], body, 50)))
+        time.sleep(1)  # all of them wait by now
+        leader.close()
+        herd = waiting.result()
+    assert herd.counts == {count_tokens(body): 50}
+    assert herd.sources == {"coalesced": 50}
+    assert provider.calls == 1
+
+
+def test_c9_what_is_asked_once_does_not_drive_out_what_is_asked_again(
+    provider: SimulatedProvider, start: Start
+) -> None:
+    """The worker's own tier keeps no order of merit; the machine's file is behind it."""
+    server = start(config(provider, local={"max_entries": 50}, sentinel={"per_minute": 0}))
+    often = [question() for _ in range(20)]
+    with httpx.Client(base_url=server.url, headers=BEARER) as client:
+
+        def ask(body: dict[str, Any]) -> str:
+            return source(client.post(COUNT, json=body))
+
+        assert {ask(one) for one in often} == {"live"}
+        assert {ask(question()) for _ in range(500)} == {"live"}
+        provider.clear()
+        assert {ask(one) for one in often} == {"cache"}
+    assert provider.calls == 0
+
+
+def test_c3_a_failing_leader_is_not_followed_by_others_in_series(
     provider: SimulatedProvider, start: Start
 ) -> None:
     server = start(config(provider), workers=4)
@@ -346,7 +389,7 @@ def test_a_machine_without_a_usable_file_still_counts(
     assert "cache.host" in server.err.read_text()
 
 
-def test_no_text_of_a_question_is_kept(
+def test_a10_no_text_of_a_question_is_kept(
     provider: SimulatedProvider, start: Start, tmp_path: Path
 ) -> None:
     server = start(config(provider, host={"path": str(tmp_path / "counts")}))

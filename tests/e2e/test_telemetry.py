@@ -249,7 +249,7 @@ def test_metadata_may_be_text_and_other_roles_headers_are_not_the_end_user(
     assert "end_user" not in told(server, server.count(question(metadata=7, user={}, x="y")))
 
 
-def test_the_end_user_decides_no_number(server: Tallygate, provider: SimulatedProvider) -> None:
+def test_a8_the_end_user_decides_no_number(server: Tallygate, provider: SimulatedProvider) -> None:
     body = question()
     for user in ("one", "another"):
         record = told(server, server.count({**body, "user": user}))

@@ -1,5 +1,6 @@
-"""Clients that ask much at once, hang up, or hold on: rows K12, K15, A6 and A7."""
+"""Clients that ask much at once, hang up, or hold on: rows K11, K12, K15, A6 and A7."""
 
+import contextlib
 import json
 import resource
 import socket
@@ -33,6 +34,9 @@ RESET = struct.pack("ii", 1, 0)
 IDLE = 5_000
 MOST_BYTES_EACH = 32 * 1024
 """Of memory for a connection that is kept; what is printed is the claim."""
+ENDLESS = 100
+PIECE = b"a" * 2**16
+PIECES = 16
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,10 @@ def server(start: Callable[..., Tallygate], provider: SimulatedProvider) -> Iter
 def _worker(server: Tallygate) -> Path:
     (pid,) = workers(server.pid).values()
     return Path(f"/proc/{pid}")
+
+
+def _resident_bytes(server: Tallygate) -> int:
+    return int((_worker(server) / "statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _descriptors(server: Tallygate) -> int:
@@ -141,22 +149,41 @@ def _half_closed(server: Tallygate, wire: bytes) -> int:
     return heard.count(b"HTTP/1.1 200 ")
 
 
+def test_k11_heads_without_an_end(server: Tallygate) -> None:
+    """A hundred that stay connected take little memory, and nothing from the others."""
+    body = question()
+    assert counted(server.count(body)) == count_tokens(body)
+    before = _resident_bytes(server)
+    with contextlib.ExitStack() as held:
+        for _ in range(ENDLESS):
+            one = held.enter_context(Connection(server.port))
+            one.send(b"POST / HTTP/1.1\r\nx: ")
+            with contextlib.suppress(OSError):  # closed by the server when it had enough
+                for _ in range(PIECES):
+                    one.send(PIECE)
+        body = question()
+        assert counted(server.count(body)) == count_tokens(body)
+        grown = _resident_bytes(server) - before
+    # The server reads on for a moment after a refusal, and its allocator keeps what it takes.
+    print(f"{ENDLESS} heads that go on for a MiB each: {grown / 2**20:+.1f} MiB")
+    assert grown < ENDLESS * PIECES * len(PIECE) / 2
+
+
 def test_k15_idle_connections(server: Tallygate) -> None:
     """Thousands that are kept, each after one question: a little memory each, and room for more."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     number = min(IDLE, hard // 2 - 200)
-    status = _worker(server) / "statm"
     held = [Connection(server.port) for _ in range(8)]
     for one in held:
         one.send(WIRE)
         counted(one.read())
-    before = int(status.read_text().split()[1])
+    before = _resident_bytes(server)
     for _ in range(number):
         one = Connection(server.port)
         held.append(one)
         one.send(WIRE)
         counted(one.read())
-    each = (int(status.read_text().split()[1]) - before) * resource.getpagesize() / number
+    each = (_resident_bytes(server) - before) / number
     print(f"{number} connections that are kept: {each / 1024:.1f} KiB each")
     body = question()
     assert counted(server.count(body)) == count_tokens(body)

@@ -21,7 +21,7 @@ from tests.server import free_port
 
 
 @in_loop
-async def test_refused(server: RedisServer) -> None:
+async def test_c4_refused(server: RedisServer) -> None:
     server.kill()
     cluster = connect(server.url)
     await fails_three_times_and_then_costs_nothing(cluster)
@@ -29,7 +29,7 @@ async def test_refused(server: RedisServer) -> None:
 
 
 @in_loop
-async def test_silent(server: RedisServer) -> None:
+async def test_c4_silent(server: RedisServer) -> None:
     cluster = connect(server.url)
     await enters(cluster, b"before")
     server.pause()
@@ -41,14 +41,14 @@ async def test_silent(server: RedisServer) -> None:
 
 
 @in_loop
-async def test_silent_from_the_first_connection_on(server: RedisServer) -> None:
+async def test_c4_silent_from_the_first_connection_on(server: RedisServer) -> None:
     server.pause()
     cluster = connect(server.url)
     await fails_three_times_and_then_costs_nothing(cluster)
 
 
 @in_loop
-async def test_killed_and_restarted_with_connections_in_the_pool(server: RedisServer) -> None:
+async def test_c4_killed_and_restarted_with_connections_in_the_pool(server: RedisServer) -> None:
     cluster = connect(server.url)
     await asyncio.gather(*(cluster.get(bytes([n])) for n in range(50)))
     server.kill()
@@ -57,7 +57,7 @@ async def test_killed_and_restarted_with_connections_in_the_pool(server: RedisSe
 
 
 @in_loop
-async def test_restarted_between_two_operations(server: RedisServer) -> None:
+async def test_c4_restarted_between_two_operations(server: RedisServer) -> None:
     cluster = connect(server.url, timeout_s=PATIENT_S)
     await cluster.land(KEY, b"", VALUE, 60)
     server.kill()
@@ -69,7 +69,7 @@ async def test_restarted_between_two_operations(server: RedisServer) -> None:
 
 
 @in_loop
-async def test_read_only_replica(server: RedisServer) -> None:
+async def test_c4_read_only_replica(server: RedisServer) -> None:
     await writes_refused(
         server, ["REPLICAOF", "127.0.0.1", str(free_port())], "a read-only replica"
     )
@@ -77,7 +77,7 @@ async def test_read_only_replica(server: RedisServer) -> None:
 
 
 @in_loop
-async def test_full_memory(server: RedisServer) -> None:
+async def test_c4_full_memory(server: RedisServer) -> None:
     server.do("CONFIG", "SET", "maxmemory-policy", "noeviction")
     await writes_refused(
         server, ["CONFIG", "SET", "maxmemory", "1mb"], "its memory is full, and it evicts nothing"
@@ -106,7 +106,7 @@ async def writes_refused(server: RedisServer, harm: list[str], kind: str) -> Non
 
 
 @pytest.mark.parametrize("login", ["", ":wr0ng-pass@", "somebody:wr0ng-pass@"])
-def test_credentials_refused(tmp_path: Path, login: str) -> None:
+def test_c4_credentials_refused(tmp_path: Path, login: str) -> None:
     @in_loop
     async def refused(server: RedisServer) -> None:
         cluster = connect(f"redis://{login}127.0.0.1:{server.port}/0")
@@ -121,7 +121,7 @@ def test_credentials_refused(tmp_path: Path, login: str) -> None:
 
 
 @in_loop
-async def test_the_right_credentials_and_another_database(server: RedisServer) -> None:
+async def test_c4_the_right_credentials_and_another_database(server: RedisServer) -> None:
     server.do("ACL", "SETUSER", "tally", "on", ">p:@s/s#?", "~*", "+@all")
     url = f"redis://tally:p%3A%40s%2Fs%23%3F@127.0.0.1:{server.port}/3"
     cluster = connect(url, timeout_s=PATIENT_S)
@@ -132,7 +132,7 @@ async def test_the_right_credentials_and_another_database(server: RedisServer) -
 
 
 @in_loop
-async def test_a_user_that_may_not_run_scripts(server: RedisServer) -> None:
+async def test_c4_a_user_that_may_not_run_scripts(server: RedisServer) -> None:
     server.do("ACL", "SETUSER", "default", "-@scripting")
     cluster = connect(server.url)
     said = await what_is_said(lambda: three_times(cluster))
@@ -141,7 +141,7 @@ async def test_a_user_that_may_not_run_scripts(server: RedisServer) -> None:
 
 
 @in_loop
-async def test_a_server_that_is_away_at_the_start_costs_no_request_anything(
+async def test_c4_a_server_that_is_away_at_the_start_costs_no_request_anything(
     server: RedisServer,
 ) -> None:
     server.kill()

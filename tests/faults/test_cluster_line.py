@@ -40,7 +40,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("reply", STATES)
-def test_states_that_a_server_says(reply: bytes) -> None:
+def test_c4_states_that_a_server_says(reply: bytes) -> None:
     async def play() -> None:
         async with RespStub(lambda _: reply) as stub:
             cluster = connect(stub.url)
@@ -54,7 +54,7 @@ def test_states_that_a_server_says(reply: bytes) -> None:
     run(play())
 
 
-def test_a_ping_alone_does_not_close_the_breaker() -> None:
+def test_c4_a_ping_alone_does_not_close_the_breaker() -> None:
     async def play() -> None:
         def reply(command: list[bytes]) -> bytes:
             return b"+PONG\r\n" if command[0] == b"PING" else b"-READONLY no\r\n"
@@ -73,7 +73,7 @@ def test_a_ping_alone_does_not_close_the_breaker() -> None:
 
 
 @in_loop
-async def test_a_connection_reset_in_the_middle_of_a_reply(server: RedisServer) -> None:
+async def test_c4_a_connection_reset_in_the_middle_of_a_reply(server: RedisServer) -> None:
     async with FaultProxy(server.port) as proxy:
         cluster = connect(proxy.url)
         await enters(cluster)

@@ -45,7 +45,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_bad_file_is_put_aside_at_the_start(path: Path, fault: Callable[[Path], None]) -> None:
+def test_c6_a_bad_file_is_put_aside_at_the_start(path: Path, fault: Callable[[Path], None]) -> None:
     fault(path)
     cache = HostCache(path, MAX_BYTES)
     with contextlib.suppress(HostFileError):
@@ -68,7 +68,7 @@ def test_what_is_no_generation_is_none(path: Path) -> None:
     cache.shut()
 
 
-def test_an_empty_file_is_begun(path: Path) -> None:
+def test_c6_an_empty_file_is_begun(path: Path) -> None:
     empty(path)
     cache = HostCache(path, MAX_BYTES)
     cache.open()
@@ -77,7 +77,7 @@ def test_an_empty_file_is_begun(path: Path) -> None:
     cache.shut()
 
 
-def test_what_is_put_aside_is_bounded(path: Path) -> None:
+def test_c6_what_is_put_aside_is_bounded(path: Path) -> None:
     for _ in range(3):
         fill_with_garbage(path)
         cache = HostCache(path, MAX_BYTES)
@@ -88,7 +88,7 @@ def test_what_is_put_aside_is_bounded(path: Path) -> None:
     assert len(list(path.parent.iterdir())) <= 7
 
 
-def test_partly_scrambled_pages_give_no_wrong_count(path: Path) -> None:
+def test_c5_partly_scrambled_pages_give_no_wrong_count(path: Path) -> None:
     scramble_a_tenth(path)
     cache = HostCache(path, MAX_BYTES)
     with contextlib.suppress(HostFileError):
@@ -112,7 +112,7 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_full_disk_costs_writes_only_and_only_while_it_is_full(tmp_path: Path) -> None:
+def test_c6_a_full_disk_costs_writes_only_and_only_while_it_is_full(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "3m") as disk:
         path = disk / "own" / "host.sqlite"
         cache = HostCache(path, MAX_BYTES)
@@ -136,7 +136,7 @@ def test_a_full_disk_costs_writes_only_and_only_while_it_is_full(tmp_path: Path)
         cache.shut()
 
 
-def test_a_limit_on_file_sizes_costs_writes_only(tmp_path: Path) -> None:
+def test_c6_a_limit_on_file_sizes_costs_writes_only(tmp_path: Path) -> None:
     path = tmp_path / "own" / "host.sqlite"
     with peer(path) as other:
         assert other.ask("works(1)")
@@ -149,7 +149,7 @@ def test_a_limit_on_file_sizes_costs_writes_only(tmp_path: Path) -> None:
         assert other.ask("(works(2), count(1))") == (True, 2)
 
 
-def test_a_read_only_disk_is_refused_until_it_can_be_written(tmp_path: Path) -> None:
+def test_c6_a_read_only_disk_is_refused_until_it_can_be_written(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "8m") as disk:
         path = disk / "own" / "host.sqlite"
         cache = HostCache(path, MAX_BYTES)
@@ -184,7 +184,7 @@ def unwritable(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
-def test_an_unwritable_file_or_folder_is_refused_until_it_can_be_written(
+def test_c6_an_unwritable_file_or_folder_is_refused_until_it_can_be_written(
     path: Path, what: str
 ) -> None:
     for suffix in ("-wal", "-shm", ".lock"):
@@ -200,7 +200,7 @@ def test_an_unwritable_file_or_folder_is_refused_until_it_can_be_written(
     cache.shut()
 
 
-def test_without_descriptors_it_goes_on_and_it_opens_when_there_are_some(path: Path) -> None:
+def test_c6_without_descriptors_it_goes_on_and_it_opens_when_there_are_some(path: Path) -> None:
     with peer(path) as running, peer(path, opened=False) as starting:
         for each in (running, starting):
             each.ask(

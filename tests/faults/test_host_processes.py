@@ -154,7 +154,7 @@ def crash_later(seed):
 """
 
 
-def test_a_hundred_killed_writers_leave_no_bad_record_and_block_nobody(path: Path) -> None:
+def test_c7_a_hundred_killed_writers_leave_no_bad_record_and_block_nobody(path: Path) -> None:
     dice = random.Random(4)
     survivor = HostCache(path, MAX_BYTES)
     survivor.open()

@@ -38,7 +38,7 @@ SLOW = {
 
 
 @pytest.mark.slow
-def test_slow_clients(server: Tallygate, provider: SimulatedProvider) -> None:
+def test_k1_slow_clients(server: Tallygate, provider: SimulatedProvider) -> None:
     """Whatever they are slow with: 408 after ten seconds and a little, and the end."""
     provider.clear()
 

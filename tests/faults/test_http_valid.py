@@ -195,7 +195,7 @@ def test_lengths_that_are_well_formed(server: Tallygate, padding: bytes) -> None
 
 
 @pytest.mark.parametrize("method", ["get", "head", "KUMQUAT", "GET", "OPTIONS", "P!T"])
-def test_other_methods(server: Tallygate, method: str) -> None:
+def test_k14_other_methods(server: Tallygate, method: str) -> None:
     """Refused with a body, read with theirs; only HEAD has an answer without one."""
     with Connection(server.port) as connection:
         connection.send(request(body(), method=method) + sized())
@@ -204,7 +204,7 @@ def test_other_methods(server: Tallygate, method: str) -> None:
 
 
 @pytest.mark.parametrize("path", [b"//g", b"/x/../g", b"/%67", b"/%00", b"/%ff", b"/g;a=%0d%0a"])
-def test_odd_paths(server: Tallygate, path: bytes) -> None:
+def test_k14_odd_paths(server: Tallygate, path: bytes) -> None:
     """Nothing is made of a path but to look for it."""
     with Connection(server.port) as connection:
         connection.send(sized(line=b"POST %b HTTP/1.1" % path) + sized())
@@ -212,7 +212,7 @@ def test_odd_paths(server: Tallygate, path: bytes) -> None:
         assert counted(connection.read())
 
 
-def test_many_at_once(server: Tallygate) -> None:
+def test_k12_many_at_once(server: Tallygate) -> None:
     """A thousand requests sent together are answered one by one, in their order."""
     contents = [body() for _number in range(4)]
     wires = [request(contents[number % 4][: None if number % 3 else 9]) for number in range(1000)]

@@ -105,7 +105,7 @@ def step(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return to
 
 
-def test_after_a_step_back_a_new_count_still_replaces_the_old(
+def test_c10_after_a_step_back_a_new_count_still_replaces_the_old(
     tmp_path: Path, provider: SimulatedProvider, step: Callable[[float], None]
 ) -> None:
     async def check(here: Here) -> None:
@@ -120,7 +120,7 @@ def test_after_a_step_back_a_new_count_still_replaces_the_old(
     in_worker(tmp_path, provider, check)
 
 
-def test_a_step_back_makes_no_count_young_again(
+def test_c10_a_step_back_makes_no_count_young_again(
     tmp_path: Path, provider: SimulatedProvider, step: Callable[[float], None]
 ) -> None:
     async def check(here: Here) -> None:
@@ -132,7 +132,7 @@ def test_a_step_back_makes_no_count_young_again(
     in_worker(tmp_path, provider, check, cache="ttl_s: 0.5")
 
 
-def test_a_count_from_the_future_is_deleted_and_asked_for_once(
+def test_c10_a_count_from_the_future_is_deleted_and_asked_for_once(
     tmp_path: Path, provider: SimulatedProvider, step: Callable[[float], None]
 ) -> None:
     async def check(here: Here) -> None:
@@ -191,7 +191,7 @@ def test_nonsense_among_the_clusters_generations_is_not_believed(
             assert counted(server.count(body)) == count_tokens(body)
 
 
-def test_a_generation_from_the_future_blocks_no_purge(
+def test_c10_a_generation_from_the_future_blocks_no_purge(
     provider: SimulatedProvider, start: Start, tmp_path: Path
 ) -> None:
     path = tmp_path / "own" / "counts"

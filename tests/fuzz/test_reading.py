@@ -7,7 +7,7 @@ from tests.fuzz.reading import run
 
 @pytest.mark.processes
 @pytest.mark.timeout(300)
-def test_what_is_nearly_right_is_sent_or_refused() -> None:
+def test_c15_what_is_nearly_right_is_sent_or_refused() -> None:
     seen = run(100_000, seed=0)
     print(seen)
     assert seen["400"]

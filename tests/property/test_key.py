@@ -9,11 +9,12 @@ import pytest
 from anthropic.types import MessageCountTokensParams
 from anthropic.types.beta import MessageCountTokensParams as BetaCountTokensParams
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cache.key import NOT_COUNTED, canonical, content_key, derive_secret
+from cache.key import KEY_VERSION, NOT_COUNTED, canonical, content_key, derive_secret
 from cache.strict_json import MAX_DEPTH, InvalidJSONError, compact, members
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -70,7 +71,7 @@ def test_different_bodies_never_share_a_canonical_form(
         (b'{"t":"A"}', b'{"t":"\\u0041"}'),
     ],
 )
-def test_below_the_top_level_everything_stays_as_received(one: bytes, other: bytes) -> None:
+def test_c12_below_the_top_level_everything_stays_as_received(one: bytes, other: bytes) -> None:
     assert form(one) == one
     assert form(other) == other
 
@@ -126,7 +127,7 @@ def test_the_sdk_still_declares_what_this_file_relies_on() -> None:
 
 
 @pytest.mark.parametrize("field", sorted(FIELDS - {"model"}))
-def test_every_field_of_the_newest_sdk_is_part_of_the_form(field: str) -> None:
+def test_c11_every_field_of_the_newest_sdk_is_part_of_the_form(field: str) -> None:
     base = {"messages": [{"role": "user", "content": "hi"}]}
     assert field not in NOT_COUNTED
     changed = form(json.dumps({**base, field: ["changed"]}).encode())
@@ -142,8 +143,17 @@ parts = st.lists(st.binary(max_size=8), max_size=6)
 
 
 @given(parts, parts)
-def test_different_parts_never_share_a_key(one: list[bytes], other: list[bytes]) -> None:
+def test_c11_different_parts_never_share_a_key(one: list[bytes], other: list[bytes]) -> None:
     assert (content_key(b"s", one) == content_key(b"s", other)) == (one == other)
+
+
+@given(parts)
+def test_c14_a_key_is_hmac_sha_256(some: list[bytes]) -> None:
+    code = HMAC(b"secret", SHA256())
+    code.update(KEY_VERSION.to_bytes(4))
+    for part in some:
+        code.update(len(part).to_bytes(8) + part)
+    assert content_key(b"secret", some) == code.finalize()
 
 
 @given(st.binary(min_size=1, max_size=64), st.binary(min_size=1, max_size=64))

@@ -73,7 +73,7 @@ def corrupt(dice: random.Random, data: bytes, foreign: bytes) -> bytes:
             return dice.randbytes(len(data))
 
 
-def test_a_hundred_thousand_corruptions_give_no_wrong_count() -> None:
+def test_c5_a_hundred_thousand_corruptions_give_no_wrong_count() -> None:
     dice = random.Random(20261125)
     right = {}
     for number in range(100):

@@ -1,6 +1,7 @@
 """Who may come in: LiteLLM's header order; the first one present decides."""
 
 import hashlib
+import hmac
 
 import pytest
 from hypothesis import given
@@ -50,14 +51,14 @@ def test_authorization_needs_a_scheme(known: Authenticator, value: str) -> None:
         {"x-api-key": "\udcff"},
     ],
 )
-def test_anything_else_is_401(known: Authenticator, headers: dict[str, str]) -> None:
+def test_a1_anything_else_is_401(known: Authenticator, headers: dict[str, str]) -> None:
     with pytest.raises(ProxyError) as caught:
         known.caller(headers)
     assert (caught.value.status, caught.value.type) == (401, "authentication_error")
 
 
 @pytest.mark.parametrize("earlier", range(len(KEY_HEADERS) - 1))
-def test_the_first_header_present_decides(known: Authenticator, earlier: int) -> None:
+def test_a1_the_first_header_present_decides(known: Authenticator, earlier: int) -> None:
     first, second = KEY_HEADERS[earlier], KEY_HEADERS[earlier + 1]
     both = {first: "Bearer sk-other", second: f"Bearer {KEY}"}
     assert known.caller(both).name == "other"
@@ -70,6 +71,25 @@ def test_no_other_text_opens(text: str) -> None:
     one = Authenticator((key("team", KEY),))
     with pytest.raises(ProxyError):
         one.caller({"x-api-key": text})
+
+
+def test_a2_keys_are_compared_as_digests_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a wrong key has in common with the right one makes no difference that can be timed."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    one = Authenticator((key("team", KEY),))
+    assert all(len(known) == 32 for known in one._callers)
+    assert one.caller({"x-api-key": KEY}).name == "team"
+    for wrong in (KEY[:-1], KEY + "0", ""):
+        with pytest.raises(ProxyError):
+            one.caller({"x-api-key": wrong})
+    presented = [hashlib.sha256(text.encode()).digest() for text in (KEY, KEY[:-1], KEY + "0", "")]
+    assert [digest for _, digest in compared] == presented
 
 
 def test_without_any_key_everybody_is_anonymous() -> None:

@@ -43,7 +43,7 @@ async def test_all_who_ask_at_once_share_one_call() -> None:
 
 
 @in_loop
-async def test_a_leader_that_hangs_up_harms_nobody() -> None:
+async def test_c2_a_leader_that_hangs_up_harms_nobody() -> None:
     flights: SingleFlight[int] = SingleFlight()
     work = Work()
     leader = asyncio.create_task(flights.join("k", work, 5))

@@ -109,7 +109,7 @@ def test_a_killed_leader_is_replaced_and_no_waiter_fails(
 def test_c2_a_leader_that_hangs_up_harms_no_waiter(
     provider: SimulatedProvider, start: Start
 ) -> None:
-    server = start(config(provider))
+    server = start(config(provider, stale_after_s=PATIENCE_S))
     provider.behave(delay_s=3, times=1)
     body = question()
     with Connection(server.port) as leader, ThreadPoolExecutor(1) as others:

@@ -20,10 +20,13 @@ UNTIMED = {
     "test_http_slow.py",
     "test_http_strictness.py",
     "test_http_valid.py",
+    "test_memory_races.py",
     "test_secrets.py",
     "test_secrets_config.py",
     "test_secrets_search.py",
     "test_secrets_shown.py",
+    "test_upstream_answers.py",
+    "test_upstream_credentials.py",
     "test_upstream_refusals.py",
     "test_upstream_requests.py",
     "test_upstream_tls.py",
@@ -34,11 +37,12 @@ UNTIMED = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Faults are timed: they run by themselves, one after the other.
 
-    But for UNTIMED, and for single tests that are marked ``processes``.
+    But for UNTIMED. A test's own mark, ``slow`` or ``processes``, goes before its file's.
     """
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            untimed = item.path.name in UNTIMED or item.get_closest_marker("processes")
+        marked = item.get_closest_marker("slow") or item.get_closest_marker("processes")
+        if item.path.is_relative_to(Path(__file__).parent) and not marked:
+            untimed = item.path.name in UNTIMED
             item.add_marker(pytest.mark.processes if untimed else pytest.mark.slow)
 
 

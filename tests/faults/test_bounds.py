@@ -27,7 +27,6 @@ def resident_bytes() -> int:
     return pages * 4096
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_c8_a_million_questions_leave_memory_and_file_flat(tmp_path: Path) -> None:
     host = HostCache(tmp_path / "own" / "counts", FILE_BYTES)

@@ -37,7 +37,6 @@ SLOW = {
 }
 
 
-@pytest.mark.slow
 def test_k1_slow_clients(server: Tallygate, provider: SimulatedProvider) -> None:
     """Whatever they are slow with: 408 after ten seconds and a little, and the end."""
     provider.clear()

@@ -213,6 +213,7 @@ def test_c10_a_generation_from_the_future_blocks_no_purge(
     assert {counted(server.count(body)) for _ in range(12)} == {4711}
 
 
+@pytest.mark.slow
 def test_a_count_that_has_changed_is_asked_for_once_by_all_workers(
     provider: SimulatedProvider, start: Start
 ) -> None:
@@ -229,6 +230,7 @@ def test_a_count_that_has_changed_is_asked_for_once_by_all_workers(
     assert server.metrics()['tallygate_cache_total{tier="local",result="drift"}'] == 1
 
 
+@pytest.mark.slow
 def test_what_is_never_fresh_makes_no_queue(provider: SimulatedProvider, start: Start) -> None:
     server = start(config(provider, ttl_s=0), workers=4)
     provider.behave(delay_s=1)

@@ -63,6 +63,7 @@ def models(provider: SimulatedProvider) -> list[dict[str, Any]]:
     return model_list(**{MODEL: anthropic("claude-x", provider.url)})
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a running process as Linux does")
 def test_p9_disk_full(tmp_path: Path, models: list[dict[str, Any]]) -> None:
     """Counts stay right while lines and remembered counts cannot be written, and go on after.
@@ -104,6 +105,7 @@ def test_p9_disk_full(tmp_path: Path, models: list[dict[str, Any]]) -> None:
     assert "Traceback" not in server.err.read_text()
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_p9_no_line_can_be_written(tmp_path: Path, models: list[dict[str, Any]]) -> None:
     config = {"model_list": models, "telemetry": {"jsonl": {"path": "/dev/full"}}}

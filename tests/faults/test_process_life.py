@@ -49,10 +49,7 @@ ESTIMATE = model_list(**{MODEL: {"model": "estimate/claude"}})
 WIRE = request(msgspec.json.encode(question()))
 READY = request(method="GET", target="/health/readiness")
 FIRST = "Sanic-Server-0-0"
-BOTH_SOCKETS = pytest.mark.parametrize(
-    "reuse_port",
-    [pytest.param(True, id="own"), pytest.param(False, id="shared", marks=pytest.mark.slow)],
-)
+BOTH_SOCKETS = pytest.mark.parametrize("reuse_port", [True, False], ids=["own", "shared"])
 BREAKS = """
 import os
 if os.environ.get("SANIC_WORKER_NAME") and os.path.exists({flag!r}):
@@ -173,7 +170,6 @@ def test_p1_one_worker_killed(start: Start, reuse_port: bool) -> None:
     assert _counted_total(server) >= answered
 
 
-@pytest.mark.slow
 def test_p2_all_workers_killed(start: Start) -> None:
     """Connections that come while nobody serves wait, and are answered."""
     server = start()
@@ -191,7 +187,7 @@ def test_p2_all_workers_killed(start: Start) -> None:
     assert _counted_total(server) >= before + 200
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_p3_crash_loop(launch: Callable[..., Launch], tmp_path: Path) -> None:
     """Workers that never come up: tried again, then exit code 1 and a line that says why."""
     (tmp_path / "sitecustomize.py").write_text(BREAKS.format(flag=str(tmp_path)))
@@ -206,7 +202,6 @@ def test_p3_crash_loop(launch: Callable[..., Launch], tmp_path: Path) -> None:
     assert "Traceback" not in launched.err.read_text()
 
 
-@pytest.mark.slow
 def test_p4_stuck_worker(start: Start) -> None:
     """A worker whose loop stands still is replaced; the other answers as ever."""
     server = start()
@@ -223,7 +218,6 @@ def test_p4_stuck_worker(start: Start) -> None:
     assert server.err.read_text().count("is stuck and is killed") == 1
 
 
-@pytest.mark.slow
 def test_p4_blocking_call(tmp_path: Path) -> None:
     """A worker whose loop is held by a call that does not return is replaced likewise."""
     command = (sys.executable, "-m", "sanic", "tests.faults.blocking_app")
@@ -278,6 +272,7 @@ def _slow(base: str) -> list[dict[str, Any]]:
     return model_list(**{MODEL: anthropic("claude-slow", base, timeout=30)})
 
 
+@pytest.mark.processes
 def test_p5_answers_in_flight(start: Start, provider: SimulatedProvider) -> None:
     """Readiness says 503 at once, on old and new connections; what is in flight is answered."""
     provider.behave(delay_s=2)
@@ -307,7 +302,7 @@ def test_p5_answers_in_flight(start: Start, provider: SimulatedProvider) -> None
     assert _exit_code(server) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGINT])
 def test_p5_second_signal(start: Start, provider: SimulatedProvider, again: signal.Signals) -> None:
     """Told twice, it waits for nobody, and still writes what it remembers."""
@@ -323,7 +318,6 @@ def test_p5_second_signal(start: Start, provider: SimulatedProvider, again: sign
         assert _exit_code(server) == 0
 
 
-@pytest.mark.slow
 def test_p5_drain_is_bounded(start: Start, provider: SimulatedProvider) -> None:
     """An answer that does not come holds up the end for drain_s."""
     provider.behave(hang=True)
@@ -337,7 +331,7 @@ def test_p5_drain_is_bounded(start: Start, provider: SimulatedProvider) -> None:
         assert 1 <= time.monotonic() - began < 1 + 7
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_p5_what_is_remembered_is_written(start: Start, provider: SimulatedProvider) -> None:
     """A count that was answered in the last moment is known after the next start."""
     server = start(models=_slow(provider.url))
@@ -349,7 +343,6 @@ def test_p5_what_is_remembered_is_written(start: Start, provider: SimulatedProvi
     assert provider.calls == 1
 
 
-@pytest.mark.slow
 def test_p5_idle_connections_end_soon(start: Start) -> None:
     """Whoever asks nothing does not hold up the end."""
     server = start()
@@ -390,13 +383,11 @@ def test_p6_reload_under_load(start: Start, reuse_port: bool) -> None:
     _reload_under_load(start(reuse_port=reuse_port), 2_000)
 
 
-@pytest.mark.slow
 def test_p6_reloads_under_much_load(start: Start) -> None:
     """No request of ten thousand fails."""
     _reload_under_load(start(), 10_000)
 
 
-@pytest.mark.slow
 def test_p6_one_worker_reloads(start: Start) -> None:
     """A single worker changes without a gap too, and every time."""
     server = start(1)
@@ -409,6 +400,7 @@ def test_p6_one_worker_reloads(start: Start) -> None:
         assert crowd.faults() == []
 
 
+@pytest.mark.processes
 def test_p7_bad_file(start: Start) -> None:
     """One line says what is wrong with it; the old one goes on, in replaced workers too."""
     server = start()
@@ -426,7 +418,7 @@ def test_p7_bad_file(start: Start) -> None:
     assert counted(server.count(question()))
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: Path) -> None:
     """A change with which no worker comes up is taken back; the old ones have served all along."""
     flag = tmp_path / "broken"
@@ -447,8 +439,8 @@ def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: P
     assert launched.terminate() == 0
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux does")
-@pytest.mark.slow
 def test_p8_descriptors_exhausted(tmp_path: Path) -> None:
     """A flood of connections is more than the descriptors: those who are in are served on."""
     limited = ("sh", "-c", 'ulimit -n 128; exec "$0" "$@"')
@@ -511,7 +503,7 @@ def _knock(port: int) -> socket.socket:
     return one
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_p8_who_is_beyond_is_told(tmp_path: Path) -> None:
     """One connection too many gets an error that says when to come back, and no silence."""
     limits = {"max_connections": 2}
@@ -535,7 +527,7 @@ def test_p8_who_is_beyond_is_told(tmp_path: Path) -> None:
         until(lambda: server.count(question()).status_code == 200)
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_more_bodies_than_there_is_room_for(tmp_path: Path) -> None:
     """Large requests at a time are refused before they are read, small ones go on."""
     limits = {"max_held_bytes": 1_000_000}
@@ -562,7 +554,7 @@ def _is_ready(server: Tallygate) -> bool:
         return False
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("count", [2, 8])
 @pytest.mark.parametrize("reuse_port", [True, False], ids=["own", "shared"])
 def test_spread_of_connections(start: Start, reuse_port: bool, count: int) -> None:
@@ -576,7 +568,7 @@ def test_spread_of_connections(start: Start, reuse_port: bool, count: int) -> No
     assert len(spread) == count or not reuse_port
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_main_process_killed(start: Start) -> None:
     """Workers without a main process end by themselves, and free the address."""
     server = start()
@@ -595,6 +587,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
+@pytest.mark.processes
 def test_address_in_use(launch: Callable[..., Launch]) -> None:
     """A second server on the same address does not start; one line says so."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -603,6 +596,7 @@ def test_address_in_use(launch: Callable[..., Launch]) -> None:
     assert line.startswith(f"127.0.0.1:{port}: ")
 
 
+@pytest.mark.processes
 def test_single_process(launch: Callable[..., Launch]) -> None:
     """Without a main process it serves, hears SIGHUP without dying of it, and ends with 0."""
     port = free_port()
@@ -618,7 +612,7 @@ def test_single_process(launch: Callable[..., Launch]) -> None:
     assert launched.terminate() == 0
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_unix_socket(launch: Callable[..., Launch], tmp_path: Path) -> None:
     """A path in place of an address serves, and ends with 0."""
     path = tmp_path / "socket"

@@ -119,6 +119,7 @@ def test_u16_keys_are_asked_for_again(asker: Asker, tokens: ScriptedProvider) ->
     until(lambda: asker.ask(asked).status_code == 200)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_u16_a_token_that_does_not_come_holds_nobody_else_up(
     asker: Asker, tokens: ScriptedProvider

@@ -125,6 +125,7 @@ def closed_unsaid(received: Any) -> Script:
     return (*truly(received), End.FIN)
 
 
+@pytest.mark.processes
 def test_u13_connections_that_were_closed_between_requests_are_replaced(
     asker: Asker, scripted: ScriptedProvider
 ) -> None:

@@ -186,7 +186,6 @@ def test_bad_lines_are_counted_and_not_imported(
     assert "has 3 counts where it was written with 12" in short.err
 
 
-@pytest.mark.slow
 def test_what_was_purged_does_not_come_back(
     known: Known, provider: SimulatedProvider, start: Start, tmp_path: Path
 ) -> None:

@@ -56,7 +56,6 @@ def source(answer: Any) -> str:
     return found
 
 
-@pytest.mark.slow
 def test_c1_a_thousand_at_once_on_eight_workers_make_one_call(
     provider: SimulatedProvider, start: Start
 ) -> None:
@@ -74,7 +73,6 @@ def test_c1_a_thousand_at_once_on_eight_workers_make_one_call(
     assert metrics['tallygate_cache_total{tier="host",result="hit"}'] >= 1
 
 
-@pytest.mark.slow
 def test_a_killed_leader_is_replaced_and_no_waiter_fails(
     provider: SimulatedProvider, start: Start
 ) -> None:

@@ -213,6 +213,7 @@ HUGE: dict[str, Script] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_u7_no_answer_is_too_large_for_the_memory(asker: Asker, scripted: ScriptedProvider) -> None:
     def endure(script: Script) -> int:

@@ -62,7 +62,7 @@ def test_what_cannot_be_checked_is_refused(fickle_url: str) -> None:
     assert "nobody counts the provider's calls: miss" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.processes
 def test_the_whole_table(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     done = bench("--rounds", "1", "--json", str(file))

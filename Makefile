@@ -33,10 +33,10 @@ clients: $(SDKS) $(NODE_SDK) ## Install the official SDKs that the tests put in 
 test: install clients ## Run the quick tests (ARGS='-k name' passes options to pytest)
 	$(call and_alone,-n 4 $(ROOMS:%=--ignore=tests/%),not live and not slow and not processes)
 
-processes: install clients ## Run the tests through server processes, real sockets and official clients
+processes: install clients ## Run the tests through server processes, real sockets and official clients, four at a time
 	$(call and_alone,-n 4,processes and not live and not slow)
 
-faults: install clients ## Run what takes long and is timed: herds, kills, faults of files and servers
+faults: install clients ## Run what is timed, one after the other: kills, reloads, limits, hits beside faults
 	$(call and_alone,,slow and not live)
 
 soak: install ## Run the server under everything at once for half an hour (SOAK_S=600)

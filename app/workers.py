@@ -38,6 +38,8 @@ from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
 from app.upstream import MAX_CONNECTIONS, Upstream, ca_bundle
 
+MAX_UNIX_PATH_BYTES = 63
+"""The system takes 107, and Sanic binds to a name that is 44 longer first (25.12.1)."""
 OTHER_FILES = 64
 """Files, pipes, the cluster, and what credentials are asked of."""
 WALL_CLOCK = time.time  # noqa: TID251 -- the injected clock itself
@@ -55,6 +57,8 @@ class Server(Sanic[Any, Any]):
         host, port = host or settings.server.host, port or settings.server.port
         sock: socket.socket | None = options.get("sock")
         unix = options.get("unix")
+        if unix and len(os.fsencode(unix)) > MAX_UNIX_PATH_BYTES:
+            sys.exit(f"--unix: the path may be {MAX_UNIX_PATH_BYTES} bytes long at most: {unix}")
         bound = str(sock.getsockname()[0]) if sock else host
         if not unix and not is_loopback(bound):
             _refuse_weak_key(settings, bound)

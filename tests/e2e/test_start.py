@@ -163,6 +163,12 @@ def test_missing_file(launch: Callable[..., Launch], command: tuple[str, ...]) -
     assert "TALLYGATE_CONFIG" in line
 
 
+def test_a_unix_socket_whose_path_is_too_long(launch: Callable[..., Launch]) -> None:
+    config = {"model_list": ESTIMATE, "general_settings": {"master_key": KEY}}
+    line = launch(config, "--unix", f"/tmp/{'x' * 59}.sock").refusal()
+    assert line.startswith("--unix: the path may be 63 bytes long at most")
+
+
 @pytest.mark.parametrize("general", [WEAK, {}], ids=["weak-key", "no-key"])
 @pytest.mark.parametrize(
     ("host", "arguments"),

@@ -25,6 +25,8 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
     """How long a server that ends still listens, while readiness says so."""
     reuse_port: bool = True
     """A listening socket per worker, not one that all share."""
+    hit_lane: bool = True
+    """Answer repeats before the framework wakes; off, they take its way, to the same answers."""
     allow_weak_key: bool = False
 
 

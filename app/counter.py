@@ -95,6 +95,13 @@ class TokenCounter:
             raise forbidden(f"model: this key may not count with {question.model}")
         return route
 
+    def known(self, question: Question, caller: Caller, route: Route) -> Answer | None:
+        """Answer as ``count`` would where this process remembers it. No await."""
+        first = route.pools[0].first
+        if first.provider == ESTIMATE or question.freshness.no_cache:
+            return None
+        return self._here(self._keys.place(question, caller, first))
+
     async def count(
         self, question: Question, caller: Caller, route: Route, journey: Journey
     ) -> Answer:
@@ -145,10 +152,8 @@ class TokenCounter:
         if place.own is not None:
             pool = Pool((place.deployment,))
         fresh = question.freshness
-        if not fresh.no_cache:
-            record = self._tiers.get(place.key, place.max_age_s)
-            if record is not None:
-                return place.answer(record, "cache", tier="local")
+        if not fresh.no_cache and (found := self._here(place)):
+            return found
         alternate = pool.alternate
         refused = self._refusals.get(pool.first)
         if refused is not None and alternate is not None:
@@ -171,6 +176,10 @@ class TokenCounter:
             tier=landed.tier,
             deployment=landed.deployment,
         )
+
+    def _here(self, place: Place) -> Answer | None:
+        record = self._tiers.get(place.key, place.max_age_s)
+        return None if record is None else place.answer(record, "cache", tier="local")
 
     async def _remembered(self, place: Place, pool: Pool, fresh: Freshness) -> Answer:
         """Look into every tier and ask nobody. Raises ProxyError."""

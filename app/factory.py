@@ -8,6 +8,8 @@ from sanic.config import Config
 
 from app.config import ConfigError, Settings, load
 from app.errors import AnthropicErrorHandler
+from app.hitlane import LaneProtocol
+from app.lane import HitLane
 from app.log import configure_logging, describe
 from app.main_process import LIMITS, METRICS, hand_over_all, supervise
 from app.process_life.board import own_name
@@ -42,7 +44,7 @@ def create_app(config_path: str | None = None) -> Server:
         strict_slashes=False,
     )
     app.ctx.settings = settings
-    app.ctx.protocol = StrictProtocol
+    app.ctx.protocol = LaneProtocol if settings.server.hit_lane else StrictProtocol
     app.ctx.shutting_down = False
     app.ctx.listening = ()
     add_routes(app)
@@ -72,6 +74,7 @@ def _add_listeners(app: Server) -> None:
         row = board.row(own_name()) if board else None
         shared, limits = handed_over(app, METRICS), handed_over(app, LIMITS)
         app.ctx.worker = Worker(app.ctx.settings, shared, row, limits, room.providers)
+        app.ctx.lane = HitLane(app.ctx.worker)
         await app.ctx.worker.open()
 
     @app.after_server_start

@@ -12,6 +12,7 @@ from typing import NoReturn
 import msgspec
 
 from app.errors import ProxyError, invalid_request
+from app.recent import Recent
 
 MAX_FIELDS = 100
 MAX_NAME = 64
@@ -45,27 +46,22 @@ class Head(msgspec.Struct, frozen=True):
 class Heads:
     """The verdicts on heads that were found well-formed, by digest: heads hold credentials.
 
-    Two generations, so that a flood of heads that come once does not push out one that comes again
-    and again. A refusal is not kept: it ends its connection.
+    A refusal is not kept: it ends its connection.
     """
 
     def __init__(self, max_entries: int = MAX_REMEMBERED) -> None:
-        self._half = max_entries // 2
-        self._young: dict[bytes, Head] = {}
-        self._old: dict[bytes, Head] = {}
+        self._known: Recent[Head] = Recent(max_entries)
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self._known)
 
     def judge(self, raw: bytes) -> Head:
         """Return the verdict on a head without its closing empty line. Raises ProxyError."""
         digest = hashlib.sha256(raw).digest()
-        head = self._young.get(digest)
+        head = self._known.get(digest)
         if head is None:
-            head = self._old.pop(digest, None) or judged(raw)
-            if len(self._young) >= self._half:
-                self._old, self._young = self._young, {}
-            self._young[digest] = head
+            head = judged(raw)
+            self._known.put(digest, head)
         return head
 
 

@@ -17,7 +17,7 @@ from app.keys import Answer
 from app.question import IDENTITY_HEADERS, Question, all_of
 from app.routing import Route
 from cache.memo import Memo
-from cache.tiers import Tiers
+from cache.tiers import Record, Tiers
 
 _HEADERS = (
     "content-type",
@@ -43,6 +43,10 @@ class Repeat(Struct, frozen=True):
     model: str
     body_end_user: str
 
+    def answer(self, record: Record) -> Answer:
+        """Answer with what is remembered here."""
+        return Answer(record, "cache", self.deployment, tier="local")
+
 
 class Repeats:
     """Learns from the ordinary way's answers, and repeats those that this process still holds."""
@@ -55,7 +59,17 @@ class Repeats:
     def digest(
         self, headers: Mapping[str, str], body: bytes, query: str | None, caller: Caller
     ) -> bytes | None:
-        """Digest everything that decides what is asked; None for what is not repeated.
+        """Digest everything that decides what is asked; None for what is not repeated."""
+        begun = self.begin(headers, query, caller)
+        if begun is None:
+            return None
+        begun.update(body)
+        return begun.digest()
+
+    def begin(
+        self, headers: Mapping[str, str], query: str | None, caller: Caller
+    ) -> "hashlib._Hash | None":
+        """Digest everything but the body, which is to follow; None as above.
 
         ``query`` is None on the unified route, where it means nothing.
         """
@@ -68,34 +82,32 @@ class Repeats:
             [headers.get(name) for name in _HEADERS],
         )
         try:
-            digest = hashlib.sha256(_pack(head))
+            return hashlib.sha256(_pack(head))
         except UnicodeEncodeError:  # lone surrogates: a header that is not ASCII
             return None
-        digest.update(body)
-        return digest.digest()
 
-    def find(self, digest: bytes, caller: Caller) -> tuple[Repeat, Answer] | None:
-        """Answer what was asked before, if this caller may ask it. No await, no decode."""
+    def find(self, digest: bytes, caller: Caller) -> tuple[Repeat, Record] | None:
+        """Recall what was asked before, if this caller may ask it. No await, no decode."""
         repeat = self._memo.get(digest)
         if repeat is None or repeat.changes != self._tiers.generations.changes:
             return None
         if not caller.may_count(repeat.route.names):
             return None
         record = self._tiers.get(repeat.key, repeat.max_age_s)
-        if record is None:
-            return None
-        return repeat, Answer(record, "cache", repeat.deployment, tier="local")
+        return None if record is None else (repeat, record)
 
-    def learn(self, digest: bytes, question: Question, route: Route, answer: Answer) -> None:
+    def learn(
+        self, digest: bytes, question: Question, route: Route, answer: Answer
+    ) -> Repeat | None:
         """Remember what these bytes ask, if their answer is remembered under a key of its own.
 
         Not where another counter than the first has answered: a repeat asks the first again.
         """
         place = answer.place
         if place is None or place.own is not None or answer.source == "stale":
-            return
+            return None
         if question.freshness != ANY or not route.pools[0].holds(answer.deployment):
-            return
+            return None
         repeat = Repeat(
             key=place.key,
             changes=place.changes,
@@ -106,6 +118,7 @@ class Repeats:
             body_end_user=question.body_end_user,
         )
         self._memo.put(digest, repeat)
+        return repeat
 
     def __len__(self) -> int:
         return len(self._memo)

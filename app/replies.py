@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+JSON = "application/json"
+
 
 class Counted(Struct):
     """A count. Members that the provider adds, such as ``context_management``, stand beside it."""

@@ -7,12 +7,12 @@ from sanic import Sanic
 from sanic.request import Request
 from sanic.response import HTTPResponse
 
-from app.count_handler import JSON, CountHandler
+from app.count_handler import CountHandler
 from app.errors import forbidden, not_found
 from app.ids import new_request_id
 from app.openapi import document
 from app.origin import from_this_machine
-from app.replies import CacheStats, Memo, Model, ModelList, Readiness, Taken
+from app.replies import JSON, CacheStats, Memo, Model, ModelList, Readiness, Taken
 from app.workers import Worker
 
 

@@ -4,9 +4,7 @@ Every request is judged here before Sanic acts on it; what is refused ends its c
 bytes which one reader takes for a body and another for a request are never run. The decisions are
 in docs/decisions/0011-strict-heads.md.
 
-The seam for a faster way: subclass `StrictProtocol`, override ``data_received``, and hand whatever
-is not answered there to ``super()`` whole and unchanged. `StrictHttp.heads` holds the verdicts of
-this worker: a head that it has judged well may be acted on.
+`app.hitlane` stands on top of it: what it does not answer comes here whole and unchanged.
 
 Of Sanic's internals nothing else is touched than what tests/unit/test_sanic_internals.py lists.
 """
@@ -60,15 +58,30 @@ class StrictHttp(Http):
     request_bytes: int
     request_bytes_left: int
 
-    async def http1(self) -> None:
-        """Serve one request after the other, until one is refused or the connection ends."""
+    def __init__(self, protocol: "StrictProtocol") -> None:
+        super().__init__(protocol)  # type: ignore[no-untyped-call]
+        self.request_body = None
         self._is_refused = False
         self._raw: bytes | None = None
         self._held_bytes = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether all requests that have come are answered, and another may follow."""
+        return (
+            self.stage is Stage.IDLE
+            and not self.recv_buffer
+            and self.request_body is None
+            and self.keep_alive
+            and not self._is_refused
+        )
+
+    async def http1(self) -> None:
+        """Serve one request after the other, until one is refused or the connection ends."""
         try:
             await super().http1()  # type: ignore[no-untyped-call]
         finally:
-            self._let_go()
+            self.let_go()
         if self._is_refused:
             await self._linger()
 
@@ -85,7 +98,7 @@ class StrictHttp(Http):
             self._head = self._judge(raw)
             self._raw = raw
         head = self._head
-        self._check_room(head.body_bytes)
+        self.check_room(head.body_bytes)
         await super().http1_request_header()  # type: ignore[no-untyped-call]
         self._is_refused = False
         self._body_since_s: float | None = None
@@ -105,7 +118,7 @@ class StrictHttp(Http):
                 return await self._read_chunks()
             while len(self.recv_buffer) < min(self.request_bytes_left, PIECE_BYTES):
                 await self._receive_body()
-            self._hold(min(len(self.recv_buffer), self.request_bytes_left))
+            self.hold(min(len(self.recv_buffer), self.request_bytes_left))
         except (ProxyError, RequestTimeout):
             self._is_refused, self.keep_alive, self.request_body = True, False, None
             if self.stage is Stage.HANDLER:
@@ -120,10 +133,10 @@ class StrictHttp(Http):
 
     def init_for_request(self) -> None:
         """Begin anew: the request before has been answered, and its body is let go."""
-        self._let_go()
+        self.let_go()
         super().init_for_request()  # type: ignore[no-untyped-call]
 
-    def _check_room(self, size_bytes: int) -> None:
+    def check_room(self, size_bytes: int) -> None:
         """Look whether there is room for so much more. Raises ProxyError 529.
 
         Nothing is set aside for what is only announced: it may never come.
@@ -135,13 +148,14 @@ class StrictHttp(Http):
         if others_bytes and StrictHttp.held_bytes + size_bytes > most_bytes:
             raise overloaded("too many large requests at a time", SHED_RETRY_S)
 
-    def _hold(self, size_bytes: int) -> None:
+    def hold(self, size_bytes: int) -> None:
         """Count what has come of a body. Raises ProxyError 529 when others hold all the room."""
-        self._check_room(size_bytes)
+        self.check_room(size_bytes)
         self._held_bytes += size_bytes
         StrictHttp.held_bytes += size_bytes
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """Hold nothing any more: the body has been answered, or is handed on."""
         StrictHttp.held_bytes -= self._held_bytes
         self._held_bytes = 0
 
@@ -177,7 +191,7 @@ class StrictHttp(Http):
             piece = buffer[: self.request_bytes_left]
             del buffer[: len(piece)]
             self.request_bytes_left -= len(piece)
-            self._hold(len(piece))
+            self.hold(len(piece))
             gathered += piece
         await asyncio.sleep(0)  # thousands of tiny chunks take a while; others come between
         return bytes(gathered)

@@ -7,6 +7,7 @@ The label values come from the configuration and from closed lists, so their num
 
 import bisect
 from collections.abc import Iterable, MutableSequence, Sequence
+from typing import NamedTuple
 
 from app.telemetry.event import CountEvent
 
@@ -54,6 +55,7 @@ class Layout:
         self._add("tallygate_upstream_calls_total", provider=self.providers)
         for tier, results in TIERS.items():
             self._add("tallygate_cache_total", tier=(tier,), result=results)
+        self._add("tallygate_lane_hits_total")
         self._add("tallygate_recounts_total", result=RECOUNTS)
         self._add("tallygate_limited_total", limit=LIMITS)
         outcomes = (*SOURCES, "error")
@@ -82,6 +84,14 @@ def carry(old: Layout, counted: Row, new: Layout, array: Row) -> None:
             array[last + new.slots[series]] = sum(counted[slot :: old.width])
 
 
+class _Slots(NamedTuple):
+    """Where the events of one kind are counted, in the whole array."""
+
+    counters: tuple[int, ...]
+    first_bucket: int
+    seconds: int
+
+
 class Metrics:
     """Counts events into this worker's row of ``array``, which holds ``rows`` rows."""
 
@@ -90,11 +100,8 @@ class Metrics:
         self._array = array
         self._rows = rows
         self._base = layout.width * row
-        self._memo: dict[tuple[str, int, str, str, str], tuple[int, ...]] = {}
-        self._buckets = {
-            outcome: layout.slot("tallygate_request_seconds_bucket", source=outcome, le="0.0001")
-            for outcome in (*SOURCES, "error")
-        }
+        self._lane_hits = self._base + layout.slot("tallygate_lane_hits_total")
+        self._memo: dict[tuple[str, int, str, str, str], _Slots] = {}
 
     def emit(self, event: CountEvent) -> None:
         """Add one event."""
@@ -102,24 +109,26 @@ class Metrics:
         slots = self._memo.get(key)
         if slots is None:
             slots = self._memo[key] = self._slots(event)
-        array, base = self._array, self._base
-        for slot in slots:
-            array[base + slot] += 1
+        array = self._array
+        for slot in slots.counters:
+            array[slot] += 1
         seconds = event.duration_ms / 1000
-        outcome = event.source or "error"
-        bucket = self._buckets[outcome] + bisect.bisect_left(BUCKETS_S, seconds)
-        array[base + bucket] += 1
-        array[base + self._layout.slot("tallygate_request_seconds_sum", source=outcome)] += seconds
+        array[slots.first_bucket + bisect.bisect_left(BUCKETS_S, seconds)] += 1
+        array[slots.seconds] += seconds
         if event.upstream_calls:
             provider = event.provider if event.provider in self._layout.providers else OTHER
             calls = self._layout.slot("tallygate_upstream_calls_total", provider=provider)
-            array[base + calls] += event.upstream_calls
+            array[self._base + calls] += event.upstream_calls
 
     def cache(self, tier: str, result: str) -> None:
         """Add what became of one look-up or write; a pair that is not in TIERS is not told."""
         if result in TIERS[tier]:
             slot = self._layout.slot("tallygate_cache_total", tier=tier, result=result)
             self._array[self._base + slot] += 1
+
+    def lane_hit(self) -> None:
+        """Add a hit that was answered before the framework woke."""
+        self._array[self._lane_hits] += 1
 
     def recount(self, result: str) -> None:
         """Add one of RECOUNTS."""
@@ -144,8 +153,8 @@ class Metrics:
     def close(self) -> None:
         """Keep the row: the sum must not fall when a worker ends."""
 
-    def _slots(self, event: CountEvent) -> tuple[int, ...]:
-        layout = self._layout
+    def _slots(self, event: CountEvent) -> "_Slots":
+        layout, base = self._layout, self._base
         alias = event.alias if event.alias in layout.aliases else OTHER
         status = str(event.status) if event.status in STATUSES else OTHER
         slots = [layout.slot("tallygate_requests_total", model=alias, status=status)]
@@ -156,7 +165,10 @@ class Metrics:
         if event.error_type:
             type_ = event.error_type if event.error_type in ERROR_TYPES else OTHER
             slots.append(layout.slot("tallygate_errors_total", type=type_))
-        return tuple(slots)
+        outcome = event.source or "error"
+        first = layout.slot("tallygate_request_seconds_bucket", source=outcome, le="0.0001")
+        seconds = layout.slot("tallygate_request_seconds_sum", source=outcome)
+        return _Slots(tuple(base + slot for slot in slots), base + first, base + seconds)
 
     def render(self) -> bytes:
         """Write Prometheus' text format, version 0.0.4, with histogram buckets made cumulative."""
@@ -185,6 +197,7 @@ _HELP = {
     "tallygate_errors_total": ("counter", "Requests refused, by Anthropic's error type."),
     "tallygate_upstream_calls_total": ("counter", "Requests sent to providers."),
     "tallygate_cache_total": ("counter", "Look-ups and writes of each tier, by what came of them."),
+    "tallygate_lane_hits_total": ("counter", "Repeats answered before the framework wakes."),
     "tallygate_recounts_total": ("counter", "Remembered counts asked again to find drift."),
     "tallygate_limited_total": ("counter", "Calls refused by our own limits, by which."),
     "tallygate_request_seconds_bucket": ("histogram", "Time to answer, in seconds."),
@@ -198,6 +211,8 @@ def _header(name: str) -> list[str]:
 
 
 def _line(name: str, labels: tuple[tuple[str, str], ...], value: float) -> str:
+    if not labels:
+        return f"{name} {_number(value)}"
     inner = ",".join(f'{label}="{_escape(text)}"' for label, text in labels)
     return f"{name}{{{inner}}} {_number(value)}"
 

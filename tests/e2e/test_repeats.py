@@ -14,6 +14,7 @@ from sanic.response import HTTPResponse
 
 from app import question, routes
 from app.config import load
+from app.count_handler import CountResponse
 from app.workers import Worker
 from bench.provider import SimulatedProvider, count_tokens
 from tests.server import KEY
@@ -80,10 +81,13 @@ def in_worker(
     asyncio.run(run())
 
 
+def header(answer: HTTPResponse, name: str) -> str:
+    assert isinstance(answer, CountResponse), answer.body
+    return dict(answer.pairs)[name.encode()].decode()
+
+
 def source(answer: HTTPResponse) -> str:
-    assert answer.status == 200, answer.body
-    found: str = answer.headers["x-tallygate-source"]
-    return found
+    return header(answer, "x-tallygate-source")
 
 
 def test_an_exact_repeat_awaits_nothing_and_decodes_nothing(
@@ -157,7 +161,7 @@ def test_the_route_is_part_of_the_question(tmp_path: Path, provider: SimulatedPr
             await here.ask()
         native = here.request(RAW, "/anthropic/v1/messages/count_tokens?x=1")
         answer = await routes.count_native(native)
-        assert (source(answer), answer.headers["x-tallygate-model"]) == ("live", "claude")
+        assert (source(answer), header(answer, "x-tallygate-model")) == ("live", "claude")
 
     in_worker(tmp_path, provider, check)
 
@@ -169,8 +173,8 @@ def test_what_stood_in_for_the_first_entry_is_not_repeated(
         body = msgspec.json.encode({**BODY, "model": "ordered"})
         # Once more after a pause, and then the next.
         provider.behave(status=529, times=2, model="first")
-        assert (await here.ask(body)).headers["x-tallygate-model"] == "second"
-        assert (await here.ask(body)).headers["x-tallygate-model"] == "first"
+        assert header(await here.ask(body), "x-tallygate-model") == "second"
+        assert header(await here.ask(body), "x-tallygate-model") == "first"
 
     in_worker(tmp_path, provider, check)
 

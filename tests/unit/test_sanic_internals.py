@@ -71,7 +71,8 @@ def test_methods(method: Callable[..., Any], parameters: list[str]) -> None:
 def test_attributes() -> None:
     assert set(Http.__slots__) >= LEANED_ON
     assert not LEANED_ON & set(StrictHttp.__slots__)
-    assert "_http" in HttpProtocol.__slots__
+    assert {"_http", "recv_buffer"} <= set(HttpProtocol.__slots__)
+    assert {"_can_write", "_task", "_time", "transport"} <= set(SanicProtocol.__slots__)
     assert HttpProtocol.HTTP_CLASS is Http
     assert issubclass(Http, Stream)
     assert isinstance(Http.HEADER_MAX_SIZE, int)
@@ -96,6 +97,12 @@ def test_attributes() -> None:
         (Http, "if self.stage is not Stage.HANDLER:\n            self.keep_alive = False"),
         (Http, "pos -= 2  # One CRLF stays in buffer"),
         (Http, "del buf[: pos + 4]"),
+        # The lane may answer once this has been sent, and not before.
+        (Http, "await self._send(ret)\n        self.stage = Stage.IDLE if end_stream"),
+        (HttpProtocol, "self._http = None\n            self._task = None"),
+        (HttpProtocol, "self._task = self.loop.create_task(self.connection_task())"),
+        (HttpProtocol, "duration = current_time() - self._time"),
+        (SanicProtocol, "self._can_write.clear()"),
     ],
 )
 def test_steps(owner: type, step: str) -> None:

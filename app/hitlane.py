@@ -1,0 +1,182 @@
+"""The hit lane: repeats are answered where their bytes arrive, before the framework wakes.
+
+bytes ─ idle connection? ─ head understood? ─ body whole? ─ answer known? ─► written at once
+          └── no ────────────┴── no ───────────┴─ waits ──────┴── no ──────► StrictProtocol
+
+A connection is the lane's only between requests: whatever is not answered here goes to the ordinary
+way whole and unchanged, and until that has answered, so does all that follows.
+"""
+
+import hashlib
+import time
+from asyncio import TimerHandle
+from typing import Any
+
+from app.errors import ProxyError
+from app.lane import Begun, HitLane
+from app.strict_http import StrictHttp, StrictProtocol
+
+PATIENCE_S = 0.5
+"""For the rest of a body; the ordinary way then goes on waiting, by its own clock."""
+MAX_BODY_BYTES = 4 * 1024 * 1024
+VIEWED_BYTES = 4096
+"""From this size on a body is not copied to be digested."""
+_END = b"\r\n\r\n"
+
+
+class Partial:
+    """A request of which the rest has yet to come."""
+
+    __slots__ = ("begun", "digest", "missing_bytes", "pieces", "started_s", "timer")
+
+    def __init__(self, begun: Begun, digest: "hashlib._Hash", started_s: float) -> None:
+        self.begun = begun
+        self.digest = digest
+        self.pieces: list[bytes] = []
+        self.missing_bytes = 0
+        self.started_s = started_s
+        self.timer: TimerHandle | None = None
+
+
+class LaneProtocol(StrictProtocol):
+    """Sanic's protocol, read strictly, with the lane on top."""
+
+    __slots__ = ("_begun", "_head", "_lane", "_partial")
+    _http: StrictHttp | None
+    _lane: HitLane
+    _head: bytes
+    """The last head that was understood, with its empty line: clients say the same again."""
+    _begun: Begun | None
+    _partial: Partial | None
+
+    def connection_made(self, transport: Any) -> None:
+        """Begin without a head."""
+        self._lane = self.app.ctx.lane
+        self._begun = None
+        self._head = b""
+        self._partial = None
+        self._http = None
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what can be answered here, one request after the other; hand on the rest."""
+        if self._partial is not None:
+            data = self._more(self._partial, data)
+        while data:
+            used = self._take(data) if self._is_free() else 0
+            if not used:
+                super().data_received(data)
+                return
+            data = data[used:]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what was still to come."""
+        if self._partial is not None:
+            self._end_partial(self._partial)
+        super().connection_lost(exc)  # type: ignore[no-untyped-call]
+
+    def _is_free(self) -> bool:
+        """Say whether the lane may answer: nothing of the ordinary way is under way."""
+        http = self._http
+        # At the very beginning the connection's task has not yet run: nothing can be under way.
+        idle = http.is_idle if http is not None else self._task is not None and not self.recv_buffer
+        return (
+            idle
+            and self._can_write.is_set()
+            and not self.is_beyond
+            # While the server ends, each answer has to say that its connection closes.
+            and self.app.config["KEEP_ALIVE"]
+        )
+
+    def _take(self, data: bytes) -> int:
+        """Answer a request, or begin to; return how many bytes of it have come, 0 if not ours."""
+        started_s = time.perf_counter()
+        begun, start = self._begun, len(self._head)
+        if begun is None or not data.startswith(self._head):
+            start = data.find(_END) + len(_END)
+            if not len(_END) < start <= StrictHttp.HEADER_MAX_SIZE:
+                return 0
+            begun = self._lane.understand(data[: start - len(_END)])
+            if begun is None:
+                return 0
+            self._head, self._begun = data[:start], begun
+        digest = begun.known.begun.copy()
+        end = start + begun.body_bytes
+        if end > len(data):
+            return self._wait(begun, digest, data, start, started_s)
+        if begun.body_bytes < VIEWED_BYTES:
+            digest.update(data[start:end])
+        else:
+            digest.update(memoryview(data)[start:end])
+        raw = data if end == len(data) else data[:end]
+        written = self._lane.answer(begun, digest.digest(), raw, started_s)
+        if written is None:
+            return 0
+        self._write(written)
+        return end
+
+    def _write(self, written: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(written)
+            self._time = time.monotonic()
+
+    def _wait(
+        self, begun: Begun, digest: "hashlib._Hash", data: bytes, start: int, started_s: float
+    ) -> int:
+        """Keep the beginning of a request whose body comes in pieces."""
+        http = self._http
+        if http is None or begun.body_bytes > MAX_BODY_BYTES:
+            return 0
+        try:
+            http.check_room(begun.body_bytes)
+            http.hold(len(data) - start)
+        except ProxyError:
+            return 0
+        digest.update(memoryview(data)[start:])
+        partial = self._partial = Partial(begun, digest, started_s)
+        partial.pieces.append(data)
+        partial.missing_bytes = start + begun.body_bytes - len(data)
+        partial.timer = self.loop.call_later(PATIENCE_S, self._hand_on, partial)
+        self._time = time.monotonic()
+        return len(data)
+
+    def _more(self, partial: Partial, data: bytes) -> bytes:
+        """Add to a request; return what comes behind it."""
+        piece, behind = data, b""
+        if len(data) > partial.missing_bytes:
+            piece, behind = data[: partial.missing_bytes], data[partial.missing_bytes :]
+        partial.pieces.append(piece)
+        partial.digest.update(piece)
+        partial.missing_bytes -= len(piece)
+        self._time = time.monotonic()
+        if partial.missing_bytes:
+            try:
+                if self._http is not None:
+                    self._http.hold(len(piece))
+            except ProxyError:
+                self._hand_on(partial)
+            return b""
+        raw = b"".join(partial.pieces)
+        written = None
+        if self._is_free():
+            written = self._lane.answer(
+                partial.begun, partial.digest.digest(), raw, partial.started_s
+            )
+        if written is None:
+            self._hand_on(partial)
+        else:
+            self._end_partial(partial)
+            self._write(written)
+        return behind
+
+    def _hand_on(self, partial: Partial) -> None:
+        """Let the ordinary way have what has come."""
+        self._end_partial(partial)
+        super().data_received(b"".join(partial.pieces))
+
+    def _end_partial(self, partial: Partial) -> None:
+        self._partial = None
+        if partial.timer is not None:
+            partial.timer.cancel()
+        if self._http is not None:
+            self._http.let_go()

@@ -1,0 +1,234 @@
+"""What the hit lane knows: heads that were read before, and the answers to what follows them.
+
+It decides nothing. A head is judged and understood by the functions of the ordinary way, a body is
+looked up in the memo that the ordinary way fills, and what is not found there goes that way.
+"""
+
+import hashlib
+import re
+import time
+from typing import NamedTuple
+
+from msgspec import Struct
+from sanic.compat import Header
+
+from app import answers
+from app.auth import Caller, upstream_credential
+from app.errors import ProxyError
+from app.heads import judged
+from app.ids import new_request_id
+from app.keys import Answer
+from app.question import Question, decode, decode_native
+from app.recent import Recent
+from app.repeats import Repeat
+from app.telemetry import CountEvent, plain_text, told_again
+from app.telemetry.end_user import end_user_of_headers
+from app.workers import Worker
+from cache.tiers import Record
+
+MAX_HEADS = 4096
+MAX_READY = 8192
+"""Answers that stay written; each is about a kilobyte with its event."""
+ROUTES = {
+    b"/v1/messages/count_tokens": "messages",
+    b"/anthropic/v1/messages/count_tokens": "pass_through",
+}
+
+_request_line = re.compile(rb"POST ([^ ?]+)(?:\?([^ ]*))? HTTP/1\.1").fullmatch
+# What a client says otherwise in each request, and what is the same to us whatever it says.
+_split = re.compile(
+    rb"\r\n(content-length|x-request-id|traceparent|tracestate|x-stainless-retry-count"
+    rb"|x-amzn-trace-id|x-cloud-trace-context|idempotency-key):[\t ]*([\x20-\x7e]*)(?=\r\n|\Z)",
+    re.IGNORECASE,
+).split
+_length = re.compile(rb"(0|[1-9][0-9]{0,8}) *").fullmatch
+
+
+class Known(Struct, frozen=True):
+    """What the heads of one shape say, whatever stands in the fields that vary."""
+
+    route: str
+    caller: Caller
+    begun: "hashlib._Hash"
+    """Of everything but the body."""
+    end_user: str
+    user_agent: str
+
+
+class Ready(Struct):
+    """An answer as it was written before, and what was told of it when it was last asked for."""
+
+    record: Record
+    answer: Answer
+    written: bytes
+    known: Known
+    event: CountEvent
+
+
+class Begun(NamedTuple):
+    """A request whose head has been understood."""
+
+    known: Known
+    body_bytes: int
+    echo: str
+    """The client's own id, to be given back."""
+
+
+NOT_OURS = Known("", Caller(""), hashlib.sha256(), "", "")
+"""A head that is well-formed and whose requests go the ordinary way."""
+NOTHING_TOLD = CountEvent(time_s=0, request_id="", status=0, duration_ms=0, route="")
+
+
+class HitLane:
+    """One worker's knowledge of heads, and its answers to repeats."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._max_body_bytes = worker.settings.server.max_body_bytes
+        self._heads: Recent[Known] = Recent(MAX_HEADS)
+        self._ready: Recent[Ready] = Recent(MAX_READY)
+
+    def understand(self, raw: bytes) -> Begun | None:
+        """Read a head without its closing empty line; None for what goes the ordinary way."""
+        shape = _split(raw)
+        length = echo = b""
+        for at in range(1, len(shape), 3):
+            name = shape[at].lower()
+            if name == b"content-length":
+                length = shape[at + 1]
+            elif name == b"x-request-id":
+                echo = shape[at + 1]
+            shape[at + 1] = b""
+        digits = _length(length)
+        if digits is None or not 0 < (body_bytes := int(digits[1])) <= self._max_body_bytes:
+            return None
+        key = hashlib.sha256(b"\r\n".join(shape)).digest()
+        known = self._heads.get(key)
+        if known is None:
+            known = self._learn(raw)
+            if known is None:
+                return None
+            self._heads.put(key, known)
+        if known is NOT_OURS:
+            return None
+        return Begun(known, body_bytes, answers.echoed(echo.decode()) if echo else "")
+
+    def answer(self, begun: Begun, digest: bytes, raw: bytes, started_s: float) -> bytes | None:
+        """Answer what this worker remembers, and tell of it; None for all else.
+
+        ``raw`` is the whole request, ``started_s`` is on the clock of ``time.perf_counter``.
+        """
+        known, worker = begun.known, self._worker
+        found = worker.repeats.find(digest, known.caller) or self._find(known, digest, raw)
+        if found is None:
+            return None
+        repeat, record = found
+        ready = self._ready.get(digest)
+        if ready is None or ready.record is not record:
+            ready = self._ready.put(digest, _prepare(repeat, record))
+        if ready.known is not known:
+            ready.known, ready.event = known, _event(begun, repeat, ready.answer)
+        if worker.sentinel.wants(ready.answer, time.monotonic()):
+            caller, answer = known.caller, ready.answer
+            worker.sentinel.recount(lambda: self._read(raw, known.route), caller, answer)
+        request_id = new_request_id()
+        written = answers.begin(request_id, begun.echo) + ready.written
+        worker.metrics.lane_hit()
+        now_s = time.time()  # noqa: TID251 -- the event's own wall-clock time
+        duration_ms = (time.perf_counter() - started_s) * 1000
+        worker.telemetry.emit(told_again(ready.event, request_id, begun.echo, duration_ms, now_s))
+        return written
+
+    def _find(self, known: Known, digest: bytes, raw: bytes) -> tuple[Repeat, Record] | None:
+        """Look up a question that was asked before in other bytes."""
+        counter, caller = self._worker.counter, known.caller
+        try:
+            question = self._read(raw, known.route)
+            route = counter.route(question, caller)
+        except ProxyError:
+            return None
+        answer = counter.known(question, caller, route)
+        if answer is None:
+            return None
+        repeat = self._worker.repeats.learn(digest, question, route, answer)
+        return None if repeat is None else (repeat, answer.record)
+
+    def _learn(self, raw: bytes) -> Known | None:
+        """Understand a head as the ordinary way does; None for one that it refuses."""
+        try:
+            head = judged(raw)
+        except ProxyError:
+            return None
+        line, headers = headers_of(raw)
+        asked = _request_line(line)
+        route = ROUTES.get(asked[1]) if asked else None
+        stays = all(one.lower() == "keep-alive" for one in headers.getall("connection", ()))
+        if asked is None or route is None or not stays or head.expects_continue:
+            return NOT_OURS
+        if len(headers.getall("x-request-id", ())) > 1:  # the first counts, and may be literal here
+            return NOT_OURS
+        worker = self._worker
+        try:
+            caller = worker.authenticator.caller(headers)
+        except ProxyError:
+            return None
+        if upstream_credential(headers, has_keys=bool(worker.settings.keys)) is not None:
+            return NOT_OURS
+        query = (asked[2] or b"").decode() if route == "pass_through" else None
+        begun = worker.repeats.begin(headers, query, caller)
+        if begun is None:
+            return NOT_OURS
+        return Known(
+            route=route,
+            caller=caller,
+            begun=begun,
+            end_user=end_user_of_headers(headers, worker.settings.end_user_headers),
+            user_agent=plain_text(headers.get("user-agent", "")),
+        )
+
+    def _read(self, raw: bytes, route: str) -> Question:
+        """Decode a request once more, for the sentinel. Raises ProxyError."""
+        head, _, body = raw.partition(b"\r\n\r\n")
+        line, headers = headers_of(head)
+        mapped = self._worker.settings.end_user_headers
+        if route == "messages":
+            return decode(headers, body, mapped)
+        query = line.split(b" ")[1].partition(b"?")[2].decode()
+        return decode_native(headers, body, query, mapped)
+
+
+def _prepare(repeat: Repeat, record: Record) -> Ready:
+    answer = repeat.answer(record)
+    return Ready(record, answer, answers.hit(answer), NOT_OURS, NOTHING_TOLD)
+
+
+def _event(begun: Begun, repeat: Repeat, answer: Answer) -> CountEvent:
+    """Tell of a hit, all but its ids and times."""
+    known, record, deployment = begun.known, answer.record, answer.deployment
+    return CountEvent(
+        time_s=0,
+        request_id="",
+        status=200,
+        duration_ms=0,
+        route=known.route,
+        source=answer.source,
+        tier=answer.tier,
+        input_tokens=record.input_tokens,
+        caller=known.caller.name,
+        end_user=known.end_user or repeat.body_end_user,
+        alias=repeat.route.alias,
+        model=repeat.model,
+        provider=deployment.provider,
+        upstream_model=deployment.endpoint.upstream_model,
+        deployment=deployment.name,
+        body_bytes=begun.body_bytes,
+        dropped=tuple(record.dropped.decode().split(",")) if record.dropped else (),
+        user_agent=known.user_agent,
+    )
+
+
+def headers_of(raw: bytes) -> tuple[bytes, Header]:
+    """Split a well-formed head into its first line and its fields, as Sanic does (25.12.1)."""
+    line, _, rest = raw.partition(b"\r\n")
+    fields = (one.split(":", 1) for one in rest.decode().split("\r\n"))
+    return line, Header([(name.lower(), value.lstrip()) for name, value in fields])

@@ -1,0 +1,110 @@
+"""The lane and the ordinary way: the same bytes, events and metrics for the same traffic."""
+
+import contextlib
+import random
+import re
+import select
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from bench.provider import SimulatedProvider
+from tests.e2e.exchange import anthropic, model_list
+from tests.e2e.traffic import END_USER_HEADER, OTHER_KEY, Client, bodies, conversation
+from tests.server import Tallygate
+
+Start = Callable[..., Tallygate]
+CONVERSATIONS, MANY = 400, 60
+COUNTED_HITS = 'tallygate_counts_total.*source="cache"'
+PAUSE_S = 0.01
+"""For an answer, where the piece was a whole request."""
+OWN = {"time_s", "request_id", "duration_ms", "upstream_ms", "budget_wait_ms"}
+"""What an event tells of the one run."""
+
+_ids_and_times = re.compile(
+    rb"req_(?:sim_)?[0-9a-f]+"
+    rb"|(?<=x-tallygate-counted-at: )[^\r]*|(?<=requests-reset: )[^\r]*|(?<=retry-after: )[0-9]+"
+)
+
+
+def config(provider: SimulatedProvider, **server: Any) -> dict[str, Any]:
+    base = provider.url
+    return {
+        "model_list": model_list(
+            **{
+                "claude-3-5-sonnet": anthropic("claude-one", base),
+                "wild/*": anthropic("*", base),
+                "gemini": {
+                    "model": "gemini/gemini-2",
+                    "api_base": base,
+                    "api_key": "AIza-upstream",
+                },
+                "only-for-others": anthropic("claude-two", base),
+            }
+        ),
+        "general_settings": {
+            "user_header_mappings": [
+                {"header_name": END_USER_HEADER, "litellm_user_role": "internal_user"}
+            ]
+        },
+        "keys": [{"name": "other", "key": OTHER_KEY, "models": ["claude-3-5-sonnet", "wild/*"]}],
+        "telemetry": {"hit_records_per_s": 1_000_000},
+        "server": server,
+    }
+
+
+def say(server: Tallygate, pieces: list[bytes]) -> bytes:
+    """Send the pieces one by one, and return all that comes, apart from ids and times."""
+    heard = b""
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock,
+        contextlib.suppress(BrokenPipeError, ConnectionResetError),  # a refusal has ended it
+    ):
+        for piece in pieces:
+            sock.sendall(piece)
+            if select.select([sock], [], [], PAUSE_S)[0]:
+                heard += sock.recv(65_536)
+        while more := sock.recv(65_536):
+            heard += more
+    return _ids_and_times.sub(b"-", heard)
+
+
+def difference(turn: int, pieces: list[bytes], heard: bytes, right: bytes) -> str:
+    at = next((i for i, (a, b) in enumerate(zip(heard, right, strict=False)) if a != b), 0)
+    heads = [piece[:600] for piece in pieces]
+    near = slice(max(0, at - 500), at + 100)
+    return f"conversation {turn}: {heads}\n\n{heard[near]!r}\n\n{right[near]!r}"
+
+
+def events(server: Tallygate) -> list[dict[str, Any]]:
+    lines = (msgspec.json.decode(line) for line in server.out.read_bytes().splitlines())
+    return [{name: line[name] for name in line if name not in OWN} for line in lines]
+
+
+def test_lane_on_and_off_are_the_same_but_for_speed(
+    start: Start, provider: SimulatedProvider
+) -> None:
+    with_lane, without = start(config(provider)), start(config(provider, hit_lane=False))
+    dice = random.Random(3)
+    stock, clients = bodies(dice, 12), [Client(dice) for _ in range(16)]
+    for turn in range(CONVERSATIONS):
+        pieces = conversation(dice, dice.choice(clients), stock)
+        heard, right = say(with_lane, pieces), say(without, pieces)
+        assert heard == right, difference(turn, pieces, heard, right)
+    metrics, others = with_lane.metrics(), without.metrics()
+    lane_hits = metrics.pop("tallygate_lane_hits_total")
+    assert others.pop("tallygate_lane_hits_total") == 0
+    timed = re.compile("tallygate_request_seconds_(bucket|sum)")
+    for series in [name for name in metrics if timed.match(name)]:
+        del metrics[series], others[series]
+    assert metrics == others
+    hits = sum(value for name, value in metrics.items() if re.match(COUNTED_HITS, name))
+    print(f"{lane_hits:.0f} of {hits:.0f} hits by the lane")
+    assert lane_hits > MANY
+    with_lane.stop()
+    without.stop()
+    told = events(with_lane)
+    assert told == events(without)
+    assert len(told) > CONVERSATIONS

@@ -7,7 +7,7 @@ from msgspec import Struct
 from adapters.base import Deployment
 from app.config_sections import Cache
 
-MOVING = ("latest", "default", "preview")
+MOVING = tuple(f"{mark}{name}" for mark in "-@" for name in ("latest", "default", "preview"))
 _MAX_AGE = re.compile(r'max-age="?(\d{1,10})"?')
 
 
@@ -52,8 +52,7 @@ def freshness(cache_control: str | None) -> Freshness:
 
 def lifetime(cache: Cache, deployment: Deployment) -> Lifetime:
     """A name that moves from model to model is remembered for a short time only."""
-    model = deployment.endpoint.upstream_model
-    moves = any(model.endswith(f"{mark}{name}") for mark in "-@" for name in MOVING)
+    moves = deployment.endpoint.upstream_model.endswith(MOVING)
     fresh_s = cache.alias_ttl_s if moves else cache.ttl_s
     if deployment.cache_ttl_s is not None:
         fresh_s = deployment.cache_ttl_s

@@ -13,7 +13,7 @@ from asyncio import TimerHandle
 from typing import Any
 
 from app.errors import ProxyError
-from app.lane import Begun, HitLane
+from app.lane import END, Begun, HitLane
 from app.strict_http import StrictHttp, StrictProtocol
 
 PATIENCE_S = 0.5
@@ -21,7 +21,6 @@ PATIENCE_S = 0.5
 MAX_BODY_BYTES = 4 * 1024 * 1024
 VIEWED_BYTES = 4096
 """From this size on a body is not copied to be digested."""
-_END = b"\r\n\r\n"
 
 
 class Partial:
@@ -93,10 +92,10 @@ class LaneProtocol(StrictProtocol):
         started_s = time.perf_counter()
         begun, start = self._begun, len(self._head)
         if begun is None or not data.startswith(self._head):
-            start = data.find(_END) + len(_END)
-            if not len(_END) < start <= StrictHttp.HEADER_MAX_SIZE:
+            start = data.find(END) + len(END)
+            if not len(END) < start <= StrictHttp.HEADER_MAX_SIZE:
                 return 0
-            begun = self._lane.understand(data[: start - len(_END)])
+            begun = self._lane.understand(data[: start - len(END)])
             if begun is None:
                 return 0
             self._head, self._begun = data[:start], begun

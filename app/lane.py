@@ -18,14 +18,14 @@ from app.errors import ProxyError
 from app.heads import judged
 from app.ids import new_request_id
 from app.keys import Answer
-from app.question import Question, decode, decode_native
+from app.question import Question, Said, check_content, check_query, decode_after, said
 from app.recent import Recent
 from app.repeats import Repeat
 from app.telemetry import CountEvent, plain_text, told_again
-from app.telemetry.end_user import end_user_of_headers
 from app.workers import Worker
 from cache.tiers import Record
 
+END = b"\r\n\r\n"
 MAX_HEADS = 4096
 MAX_READY = 8192
 """Answers that stay written; each is about a kilobyte with its event."""
@@ -51,7 +51,9 @@ class Known(Struct, frozen=True):
     caller: Caller
     begun: "hashlib._Hash"
     """Of everything but the body."""
-    end_user: str
+    query: str | None
+    """None on the unified route, where it means nothing."""
+    said: Said
     user_agent: str
 
 
@@ -74,7 +76,7 @@ class Begun(NamedTuple):
     """The client's own id, to be given back."""
 
 
-NOT_OURS = Known("", Caller(""), hashlib.sha256(), "", "")
+NOT_OURS = Known("", Caller(""), hashlib.sha256(), None, said({}), "")
 """A head that is well-formed and whose requests go the ordinary way."""
 NOTHING_TOLD = CountEvent(time_s=0, request_id="", status=0, duration_ms=0, route="")
 
@@ -130,7 +132,7 @@ class HitLane:
             ready.known, ready.event = known, _event(begun, repeat, ready.answer)
         if worker.sentinel.wants(ready.answer, time.monotonic()):
             caller, answer = known.caller, ready.answer
-            worker.sentinel.recount(lambda: self._read(raw, known.route), caller, answer)
+            worker.sentinel.recount(lambda: _read(raw, known), caller, answer)
         request_id = new_request_id()
         written = answers.begin(request_id, begun.echo) + ready.written
         worker.metrics.lane_hit()
@@ -143,7 +145,7 @@ class HitLane:
         """Look up a question that was asked before in other bytes."""
         counter, caller = self._worker.counter, known.caller
         try:
-            question = self._read(raw, known.route)
+            question = _read(raw, known)
             route = counter.route(question, caller)
         except ProxyError:
             return None
@@ -178,23 +180,19 @@ class HitLane:
         begun = worker.repeats.begin(headers, query, caller)
         if begun is None:
             return NOT_OURS
-        return Known(
-            route=route,
-            caller=caller,
-            begun=begun,
-            end_user=end_user_of_headers(headers, worker.settings.end_user_headers),
-            user_agent=plain_text(headers.get("user-agent", "")),
-        )
+        try:
+            check_content(headers)
+            check_query(query or "")
+            says = said(headers, worker.settings.end_user_headers)
+        except ProxyError:
+            return NOT_OURS
+        agent = plain_text(headers.get("user-agent", ""))
+        return Known(route, caller, begun, query, says, agent)
 
-    def _read(self, raw: bytes, route: str) -> Question:
-        """Decode a request once more, for the sentinel. Raises ProxyError."""
-        head, _, body = raw.partition(b"\r\n\r\n")
-        line, headers = headers_of(head)
-        mapped = self._worker.settings.end_user_headers
-        if route == "messages":
-            return decode(headers, body, mapped)
-        query = line.split(b" ")[1].partition(b"?")[2].decode()
-        return decode_native(headers, body, query, mapped)
+
+def _read(raw: bytes, known: Known) -> Question:
+    """Decode a request whose head is known. Raises ProxyError."""
+    return decode_after(known.said, raw[raw.index(END) + len(END) :], known.query)
 
 
 def _prepare(repeat: Repeat, record: Record) -> Ready:
@@ -215,7 +213,7 @@ def _event(begun: Begun, repeat: Repeat, answer: Answer) -> CountEvent:
         tier=answer.tier,
         input_tokens=record.input_tokens,
         caller=known.caller.name,
-        end_user=known.end_user or repeat.body_end_user,
+        end_user=known.said.end_user or repeat.body_end_user,
         alias=repeat.route.alias,
         model=repeat.model,
         provider=deployment.provider,

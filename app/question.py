@@ -53,6 +53,17 @@ class Question(Struct, frozen=True):
         return f"<Question about {self.model!r}: {self.request!r}>"
 
 
+class Said(Struct, frozen=True):
+    """What the headers of a request say, whatever its body asks."""
+
+    version: str
+    betas: tuple[str, ...]
+    identity: tuple[tuple[str, str], ...]
+    freshness: Freshness
+    end_user: str
+    timeout_s: float
+
+
 class ContentBlock(Struct):
     """Anything with a type: what else it holds is the provider's to judge."""
 
@@ -85,10 +96,9 @@ def decode(
     own_credential: Secret | None = None,
 ) -> Question:
     """Read a request of the unified route. Raises ProxyError 400, 404 or 415."""
-    question = _decode(headers, body, mapped_headers, NOT_COUNTED, query="")
-    if own_credential is None:
-        return question
-    return msgspec.structs.replace(question, own_credential=own_credential)
+    check_content(headers)
+    asked = _read(body, NOT_COUNTED)
+    return _compose(asked, said(headers, mapped_headers), own_credential=own_credential)
 
 
 def decode_native(
@@ -99,20 +109,34 @@ def decode_native(
     own_credential: Secret | None = None,
 ) -> Question:
     """Read a request of the pass-through: every field and the query go on as they are."""
-    if not _QUERY.fullmatch(query):
-        raise invalid_request("query: must hold visible ASCII characters only, at most 1,024")
-    question = _decode(headers, body, mapped_headers, frozenset(), query)
-    return msgspec.structs.replace(question, native=True, own_credential=own_credential)
+    check_query(query)
+    check_content(headers)
+    asked = _read(body, frozenset())
+    return _compose(asked, said(headers, mapped_headers), query, own_credential)
 
 
-def _decode(
-    headers: Mapping[str, str],
-    body: bytes,
-    mapped_headers: tuple[str, ...],
-    without: frozenset[str],
-    query: str,
-) -> Question:
-    _check_content(headers)
+def decode_after(headers: Said, body: bytes, query: str | None = None) -> Question:
+    """Read a body whose headers were read before; with a ``query`` on the pass-through.
+
+    Raises ProxyError 400 or 404.
+    """
+    return _compose(_read(body, NOT_COUNTED if query is None else frozenset()), headers, query)
+
+
+def said(headers: Mapping[str, str], mapped_headers: tuple[str, ...] = ()) -> Said:
+    """Read what headers say about any question. Raises ProxyError 400."""
+    return Said(
+        version=_version(headers),
+        betas=_betas(headers),
+        identity=_identity(headers),
+        freshness=freshness(headers.get("cache-control")),
+        end_user=end_user_of_headers(headers, mapped_headers),
+        timeout_s=_timeout_s(headers.get("x-litellm-timeout")),
+    )
+
+
+def _read(body: bytes, without: frozenset[str]) -> tuple[str, bytes, str]:
+    """Read a body: the model, what is counted, and the end user it names. Raises ProxyError."""
     if not body.strip():
         raise invalid_request("model: Field required (the request body is empty)")
     try:
@@ -120,26 +144,46 @@ def _decode(
         found = members(compacted)
     except InvalidJSONError as error:
         raise invalid_request(f"the request body is not valid JSON: {error}") from None
-    shape = _judge(compacted)
-    named = end_user_of_body(found)
+    model = _judge(compacted).model
+    return model, canonical(found, without), end_user_of_body(found)
+
+
+def _compose(
+    asked: tuple[str, bytes, str],
+    headers: Said,
+    query: str | None = None,
+    own_credential: Secret | None = None,
+) -> Question:
+    model, counted, named = asked
     return Question(
-        model=shape.model,
+        model=model,
         request=CountRequest(
-            body=canonical(found, without),
-            version=_version(headers),
-            betas=_betas(headers),
-            identity=_identity(headers),
-            query=query,
+            body=counted,
+            version=headers.version,
+            betas=headers.betas,
+            identity=headers.identity,
+            query=query or "",
         ),
-        freshness=freshness(headers.get("cache-control")),
-        end_user=end_user_of_headers(headers, mapped_headers) or named,
+        freshness=headers.freshness,
+        end_user=headers.end_user or named,
         body_end_user=named,
-        timeout_s=_timeout_s(headers.get("x-litellm-timeout")),
+        own_credential=own_credential,
+        native=query is not None,
+        timeout_s=headers.timeout_s,
     )
 
 
-def _check_content(headers: Mapping[str, str]) -> None:
-    """Refuse bodies that are no plain JSON text; a missing content type is taken for JSON."""
+def check_query(query: str) -> None:
+    """Refuse a query of the pass-through that cannot go on as it is. Raises ProxyError 400."""
+    if not _QUERY.fullmatch(query):
+        raise invalid_request("query: must hold visible ASCII characters only, at most 1,024")
+
+
+def check_content(headers: Mapping[str, str]) -> None:
+    """Refuse bodies that are no plain JSON text; a missing content type is taken for JSON.
+
+    Raises ProxyError 415.
+    """
     encoding = headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
         raise invalid_request(

@@ -7,13 +7,13 @@ A connection is the lane's only between requests: whatever is not answered here 
 way whole and unchanged, and until that has answered, so does all that follows.
 """
 
-import hashlib
 import time
 from asyncio import TimerHandle
 from typing import Any
 
 from app.errors import ProxyError
 from app.lane import END, Begun, HitLane
+from app.repeats import Digest
 from app.strict_http import StrictHttp, StrictProtocol
 
 PATIENCE_S = 0.5
@@ -28,7 +28,7 @@ class Partial:
 
     __slots__ = ("begun", "digest", "missing_bytes", "pieces", "started_s", "timer")
 
-    def __init__(self, begun: Begun, digest: "hashlib._Hash", started_s: float) -> None:
+    def __init__(self, begun: Begun, digest: Digest, started_s: float) -> None:
         self.begun = begun
         self.digest = digest
         self.pieces: list[bytes] = []
@@ -99,7 +99,7 @@ class LaneProtocol(StrictProtocol):
             if begun is None:
                 return 0
             self._head, self._begun = data[:start], begun
-        digest = begun.known.begun.copy()
+        digest = begun.digest()
         end = start + begun.body_bytes
         if end > len(data):
             return self._wait(begun, digest, data, start, started_s)
@@ -107,8 +107,8 @@ class LaneProtocol(StrictProtocol):
             digest.update(data[start:end])
         else:
             digest.update(memoryview(data)[start:end])
-        raw = data if end == len(data) else data[:end]
-        written = self._lane.answer(begun, digest.digest(), raw, started_s)
+        pieces = (data if end == len(data) else data[:end],)
+        written = self._lane.answer(begun, digest.digest(), pieces, started_s)
         if written is None:
             return 0
         self._write(written)
@@ -119,9 +119,7 @@ class LaneProtocol(StrictProtocol):
             self.transport.write(written)
             self._time = time.monotonic()
 
-    def _wait(
-        self, begun: Begun, digest: "hashlib._Hash", data: bytes, start: int, started_s: float
-    ) -> int:
+    def _wait(self, begun: Begun, digest: Digest, data: bytes, start: int, started_s: float) -> int:
         """Keep the beginning of a request whose body comes in pieces."""
         http = self._http
         if http is None or begun.body_bytes > MAX_BODY_BYTES:
@@ -155,11 +153,10 @@ class LaneProtocol(StrictProtocol):
             except ProxyError:
                 self._hand_on(partial)
             return b""
-        raw = b"".join(partial.pieces)
         written = None
         if self._is_free():
             written = self._lane.answer(
-                partial.begun, partial.digest.digest(), raw, partial.started_s
+                partial.begun, partial.digest.digest(), partial.pieces, partial.started_s
             )
         if written is None:
             self._hand_on(partial)

@@ -7,6 +7,7 @@ looked up in the memo that the ordinary way fills, and what is not found there g
 import hashlib
 import re
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -20,7 +21,7 @@ from app.ids import new_request_id
 from app.keys import Answer
 from app.question import Question, Said, check_content, check_query, decode_after, said
 from app.recent import Recent
-from app.repeats import Repeat
+from app.repeats import LARGE_BYTES, Digest, Repeat, begin
 from app.telemetry import CountEvent, plain_text, told_again
 from app.workers import Worker
 from cache.tiers import Record
@@ -49,8 +50,9 @@ class Known(Struct, frozen=True):
 
     route: str
     caller: Caller
-    begun: "hashlib._Hash"
-    """Of everything but the body."""
+    small: Digest
+    """Of everything but the body, where that is to follow and is small."""
+    large: Digest
     query: str | None
     """None on the unified route, where it means nothing."""
     said: Said
@@ -75,8 +77,13 @@ class Begun(NamedTuple):
     echo: str
     """The client's own id, to be given back."""
 
+    def digest(self) -> Digest:
+        """Begin to digest the request: its body is to follow."""
+        known = self.known
+        return (known.large if self.body_bytes >= LARGE_BYTES else known.small).copy()
 
-NOT_OURS = Known("", Caller(""), hashlib.sha256(), None, said({}), "")
+
+NOT_OURS = Known("", Caller(""), begin(b"", 0), begin(b"", 0), None, said({}), "")
 """A head that is well-formed and whose requests go the ordinary way."""
 NOTHING_TOLD = CountEvent(time_s=0, request_id="", status=0, duration_ms=0, route="")
 
@@ -115,13 +122,15 @@ class HitLane:
             return None
         return Begun(known, body_bytes, answers.echoed(echo.decode()) if echo else "")
 
-    def answer(self, begun: Begun, digest: bytes, raw: bytes, started_s: float) -> bytes | None:
+    def answer(
+        self, begun: Begun, digest: bytes, pieces: Sequence[bytes], started_s: float
+    ) -> bytes | None:
         """Answer what this worker remembers, and tell of it; None for all else.
 
-        ``raw`` is the whole request, ``started_s`` is on the clock of ``time.perf_counter``.
+        ``pieces`` are the whole request, ``started_s`` is on the clock of ``time.perf_counter``.
         """
         known, worker = begun.known, self._worker
-        found = worker.repeats.find(digest, known.caller) or self._find(known, digest, raw)
+        found = worker.repeats.find(digest, known.caller) or self._find(known, digest, pieces)
         if found is None:
             return None
         repeat, record = found
@@ -132,7 +141,7 @@ class HitLane:
             ready.known, ready.event = known, _event(begun, repeat, ready.answer)
         if worker.sentinel.wants(ready.answer, time.monotonic()):
             caller, answer = known.caller, ready.answer
-            worker.sentinel.recount(lambda: _read(raw, known), caller, answer)
+            worker.sentinel.recount(lambda: _read(pieces, known), caller, answer)
         request_id = new_request_id()
         written = answers.begin(request_id, begun.echo) + ready.written
         worker.metrics.lane_hit()
@@ -141,11 +150,13 @@ class HitLane:
         worker.telemetry.emit(told_again(ready.event, request_id, begun.echo, duration_ms, now_s))
         return written
 
-    def _find(self, known: Known, digest: bytes, raw: bytes) -> tuple[Repeat, Record] | None:
+    def _find(
+        self, known: Known, digest: bytes, pieces: Sequence[bytes]
+    ) -> tuple[Repeat, Record] | None:
         """Look up a question that was asked before in other bytes."""
         counter, caller = self._worker.counter, known.caller
         try:
-            question = _read(raw, known)
+            question = _read(pieces, known)
             route = counter.route(question, caller)
         except ProxyError:
             return None
@@ -177,8 +188,8 @@ class HitLane:
         if upstream_credential(headers, has_keys=bool(worker.settings.keys)) is not None:
             return NOT_OURS
         query = (asked[2] or b"").decode() if route == "pass_through" else None
-        begun = worker.repeats.begin(headers, query, caller)
-        if begun is None:
+        says_all = worker.repeats.head(headers, query, caller)
+        if says_all is None:
             return NOT_OURS
         try:
             check_content(headers)
@@ -187,11 +198,13 @@ class HitLane:
         except ProxyError:
             return NOT_OURS
         agent = plain_text(headers.get("user-agent", ""))
-        return Known(route, caller, begun, query, says, agent)
+        small, large = begin(says_all, 0), begin(says_all, LARGE_BYTES)
+        return Known(route, caller, small, large, query, says, agent)
 
 
-def _read(raw: bytes, known: Known) -> Question:
+def _read(pieces: Sequence[bytes], known: Known) -> Question:
     """Decode a request whose head is known. Raises ProxyError."""
+    raw = b"".join(pieces)
     return decode_after(known.said, raw[raw.index(END) + len(END) :], known.query)
 
 

@@ -294,5 +294,7 @@ class StrictProtocol(HttpProtocol):
             await self.loop.create_future()  # until `connection_lost` ends this task
 
     def _end(self) -> None:
+        """Close, at last without what the client does not read: nothing else would end it."""
         if self.transport is not None:
             self.transport.close()
+            self.loop.call_later(LINGER_S, self.abort)

@@ -138,6 +138,19 @@ def test_k12_half_closed_before_the_provider_has_answered(
     provider.clear()
 
 
+def test_k12_half_closed_and_reads_nothing(server: Tallygate) -> None:
+    """One that has ended its side and takes no answer is cut off: its place is free again."""
+    before = _descriptors(server)
+    wire = request(method="GET", target="/openapi.json") * 300
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", server.port))
+        deaf.sendall(wire)
+        deaf.shutdown(socket.SHUT_WR)
+        until(lambda: _descriptors(server) > before)
+        until(lambda: _descriptors(server) <= before)
+
+
 def _half_closed(server: Tallygate, wire: bytes) -> int:
     """Send, end this side, and read to the end; return how many counts have come."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one:

@@ -73,6 +73,7 @@ class TokenCounter:
         dispatcher: Dispatcher,
         estimator: LocalCounter,
         wall_clock_ns: Callable[[], int],
+        max_flying_bytes: int,
     ) -> None:
         self._router = router
         self._cache = cache
@@ -82,7 +83,7 @@ class TokenCounter:
         self._flights = Flights(dispatcher, tiers, wall_clock_ns)
         self._estimator = estimator
         self._wall_clock_ns = wall_clock_ns
-        self._shared: SingleFlight[Landed] = SingleFlight()
+        self._shared: SingleFlight[Landed] = SingleFlight(max_bytes=max_flying_bytes)
         self._refusals = Refusals(cache.negative_ttl_s, time.monotonic)
 
     def route(self, question: Question, caller: Caller) -> Route:
@@ -258,6 +259,7 @@ class TokenCounter:
                 lambda: miss.while_it_flies(self._flights.fly(ask, trip.journey)),
                 _wait_s(trip, now),
                 patience,
+                len(ask.request.body),
             )
         except TimeoutError:
             raise timed_out("the provider did not answer in time") from None

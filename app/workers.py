@@ -168,6 +168,7 @@ class Worker:
             ),
             estimator=Estimator(),
             wall_clock_ns=time.time_ns,
+            max_flying_bytes=settings.server.max_held_bytes,
         )
         by_caller = settings.cache.scope == "caller"
         memory = settings.cache.local

@@ -16,8 +16,12 @@ from msgspec import Struct
 Landing = TypeVar("Landing")
 
 
+SMALL_BYTES = 64 * 1024
+"""Questions up to this size are asked however much large ones weigh."""
+
+
 class CrowdedError(Exception):
-    """As many callers wait for one flight, or as many flights are out, as the bounds allow."""
+    """As many callers wait, or as many flights are out or as heavy, as the bounds allow."""
 
 
 class Patience(Struct, frozen=True):
@@ -33,11 +37,19 @@ class SingleFlight(Generic[Landing]):
     * ``lead`` returns its failures as values; each caller raises its own exception from them.
     * Each caller waits at most its own ``wait_s`` (TimeoutError); the work goes on without it.
     * The flight is gone the moment it has landed: nothing is remembered here.
+    * What a flight carries is held until then, though all who asked have left: ``max_bytes``.
     """
 
-    def __init__(self, max_flights: int = 10_000, max_waiters: int = 100_000) -> None:
+    def __init__(
+        self,
+        max_flights: int = 10_000,
+        max_waiters: int = 100_000,
+        max_bytes: int = 536_870_912,
+    ) -> None:
         self._max_flights = max_flights
         self._max_waiters = max_waiters
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._flights: dict[Hashable, asyncio.Task[Landing]] = {}
         self._waiters = 0
 
@@ -47,6 +59,7 @@ class SingleFlight(Generic[Landing]):
         lead: Callable[[], Awaitable[Landing]],
         wait_s: float,
         patience: Patience | None = None,
+        size_bytes: int = 0,
     ) -> tuple[Landing, bool]:
         """Return the landing, and whether this caller led.
 
@@ -58,7 +71,7 @@ class SingleFlight(Generic[Landing]):
         task = self._flights.get(key)
         leads = task is None
         if task is None:
-            task = self._take_off(key, lead)
+            task = self._take_off(key, lead, size_bytes)
         self._waiters += 1
         try:
             if patience is not None and patience.seconds < wait_s:
@@ -73,9 +86,10 @@ class SingleFlight(Generic[Landing]):
             self._waiters -= 1
 
     def _take_off(
-        self, key: Hashable, lead: Callable[[], Awaitable[Landing]]
+        self, key: Hashable, lead: Callable[[], Awaitable[Landing]], size_bytes: int
     ) -> asyncio.Task[Landing]:
-        if len(self._flights) >= self._max_flights:
+        is_heavy = size_bytes > SMALL_BYTES and self._bytes + size_bytes > self._max_bytes
+        if len(self._flights) >= self._max_flights or (is_heavy and self._bytes):
             raise CrowdedError
 
         async def flight() -> Landing:
@@ -83,6 +97,7 @@ class SingleFlight(Generic[Landing]):
 
         def land(task: asyncio.Task[Landing]) -> None:
             del self._flights[key]
+            self._bytes -= size_bytes
             # Look at the exception even when every waiter has left: none is reported unseen.
             if not task.cancelled():
                 task.exception()
@@ -91,6 +106,7 @@ class SingleFlight(Generic[Landing]):
         # Added before any waiter's own callback, so it runs before any of them goes on.
         task.add_done_callback(land)
         self._flights[key] = task
+        self._bytes += size_bytes
         return task
 
     async def close(self) -> None:

@@ -182,6 +182,23 @@ def test_k11_heads_without_an_end(server: Tallygate) -> None:
     assert grown < ENDLESS * PIECES * len(PIECE) / 2
 
 
+def test_k12_large_questions_of_clients_who_have_left(
+    start: Callable[..., Tallygate], provider: SimulatedProvider
+) -> None:
+    """What a provider is still asked is held, and counts, though nobody waits for it."""
+    models = model_list(**{MODEL: anthropic("claude-x", provider.url, timeout=3)})
+    with start({"model_list": models, "server": {"max_held_bytes": 1_000_000}}) as server:
+        provider.clear()
+        provider.behave(hang=True, times=1)
+        large = "x" * 700_000
+        assert server.count(question(extra=large), x_litellm_timeout="0.1").status_code == 504
+        crowded = server.count(question(extra=large))
+        assert crowded.status_code == 529
+        assert int(crowded.headers["retry-after"]) >= 1
+        assert counted(server.count(question()))
+        until(lambda: server.count(question(extra=large)).status_code == 200)
+
+
 def test_k15_idle_connections(server: Tallygate) -> None:
     """Thousands that are kept, each after one question: a little memory each, and room for more."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -134,6 +134,26 @@ async def test_flights_and_waiters_are_bounded() -> None:
 
 
 @in_loop
+async def test_what_flights_carry_is_bounded_until_they_land() -> None:
+    flights: SingleFlight[int] = SingleFlight(max_bytes=1_000_000)
+    work = Work()
+
+    def ask(key: str, size_bytes: int) -> "asyncio.Task[tuple[int, bool]]":
+        return asyncio.create_task(flights.join(key, work, 5, None, size_bytes))
+
+    left = ask("heavy", 2_000_000)  # one there is always room for
+    await asyncio.sleep(0)
+    left.cancel()
+    with pytest.raises(CrowdedError):
+        await ask("heavy too", 65_537)
+    others = [ask("small", 65_536), ask("heavy", 2_000_000)]
+    await asyncio.sleep(0)
+    work.go.set()
+    assert [await one for one in others] == [(42, True), (42, False)]
+    assert await ask("heavy too", 999_999) == (42, True)
+
+
+@in_loop
 async def test_closing_ends_what_is_out() -> None:
     flights: SingleFlight[int] = SingleFlight()
     ask = asyncio.create_task(flights.join("k", Work(), 5))

@@ -28,7 +28,7 @@ WINDOW_S = 10
 OK, TOO_MANY, SERVER_ERRORS, BAD_GATEWAY, GATEWAY_TIMEOUT = 200, 429, 500, 502, 504
 COOL_UNTIL, OPEN_UNTIL, STATUS, CELLS = range(4)
 """What workers share about a deployment; 0: it does not cool, its breaker is not open. The status
-is that of the last failure."""
+is that of the last failure, below 0 where our credential was refused: nothing stands in then."""
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _TYPES = {429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error"}
 
@@ -133,7 +133,13 @@ class State:
         else:
             status, last = int(self._get(STATUS)) or BAD_GATEWAY, self._last_failure
         if last is None or _shown(last) != status:
-            last = UpstreamError(status, _TYPES.get(status, "api_error"), "", f"status {status}")
+            last = UpstreamError(
+                abs(status),
+                _TYPES.get(status, "api_error"),
+                "",
+                f"status {abs(status)}",
+                credential_fault=status < 0,
+            )
         if status == TOO_MANY:
             message = f"the provider limits how often it is asked; it is asked again in {wait_s} s"
         else:
@@ -169,8 +175,8 @@ def wait_headers(wait_s: int) -> tuple[tuple[str, str], ...]:
 
 
 def _shown(error: UpstreamError) -> int:
-    """Return the status that callers see: our credential is never theirs."""
-    return BAD_GATEWAY if error.credential_fault else error.status
+    """Return the status that callers see, below 0 for our credential: it is never theirs."""
+    return -BAD_GATEWAY if error.credential_fault else error.status
 
 
 def is_failure(error: UpstreamError) -> bool:

@@ -4,6 +4,7 @@ import pytest
 
 from adapters.base import Deployment, Endpoint, UpstreamError
 from app.config_sections import Limits
+from app.errors import from_upstream
 from app.limits import CELLS, COOLDOWN_S, Deployments, RetryBudget, State, is_worth_a_retry
 
 FAILED = UpstreamError(500, "api_error", "a text that may quote", "status 500", 500)
@@ -164,6 +165,10 @@ def test_our_bad_key_is_never_the_callers(state: State, clock: Clock, cells: lis
         ask(state, BAD_KEY)
     assert state.refusal().credential_fault
     assert other.refusal().status == 502
+    told = [from_upstream(one.refusal(), caller_credential=False) for one in (state, other)]
+    assert [one.status for one in told] == [502, 502]
+    assert not any(one.is_outage for one in told)  # no last known count stands in
+    assert [one.headers.get("x-should-retry") for one in told] == ["false", "false"]
 
 
 @pytest.mark.parametrize(

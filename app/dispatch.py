@@ -28,6 +28,9 @@ https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter
 WAIT_SHARE = 0.9
 """Of a try's time, at most so much is spent on waiting for the turn."""
 CANCELLED = UpstreamError(499, "api_error", "the server ends", "cancelled")
+TOO_LATE = UpstreamError(
+    504, "timeout_error", "no time was left to ask the provider", "too late to ask"
+)
 
 
 class _Tries(Struct):
@@ -187,15 +190,17 @@ class Dispatcher:
             return None
         if not self._deployments.of(chosen).retries.take():
             return None
-        journey.retried = True
         await asyncio.sleep(pause_s)
         # Others' failures may have closed it meanwhile.
-        return self._choose([chosen], tries)
+        again = self._choose([chosen], tries)
+        journey.retried = again is not None
+        return again
 
     def _refusal(self, members: list[Deployment]) -> UpstreamError:
         """Say why nobody was asked: in the words of the one that may be asked first."""
         states = [self._deployments.of(one) for one in members]
-        return min(states, key=lambda one: one.closed_s).refusal()
+        first = min(states, key=lambda one: one.closed_s)
+        return first.refusal() if first.closed_s else TOO_LATE
 
 
 def _left_s(until: float) -> float:

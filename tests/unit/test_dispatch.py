@@ -151,6 +151,36 @@ def test_one_that_fails_leaves_it_open_whether_a_model_is_counted(order: str) ->
     assert not outcome.error.model_not_counted
 
 
+def test_what_was_not_asked_again_is_not_said_to_be() -> None:
+    """1 it fails, and is to be asked once more; 2 others' failures close it during the pause."""
+    states = Deployments((A,), Limits(), time.monotonic)
+    leader: Any = Script(a=[FAILED])
+    dispatcher = Dispatcher(leader, states, Turns(), chance=lambda: 0.2)
+    journey = Journey()
+
+    async def run() -> Outcome:
+        asked = dispatcher.ask(ASKED, Pool((A,)), 5.0, journey, as_caller=False)
+        task = asyncio.create_task(asked)
+        await asyncio.sleep(0)
+        for _ in range(Limits().breaker_failures):
+            states.of(A).take_off()
+            states.of(A).land(FAILED)
+        return await task
+
+    outcome = asyncio.run(run())
+    assert leader.asked == ["a"]
+    assert outcome.error == FAILED
+    assert not journey.retried
+
+
+def test_who_has_no_time_left_to_ask_blames_nobody() -> None:
+    script = Script(a=[None])
+    (outcome,), _ = dispatched(script, A, timeout_s=-1.0)
+    assert not script.asked
+    assert outcome.error is not None
+    assert (outcome.error.status, outcome.error.type) == (504, "timeout_error")
+
+
 def test_time_that_went_in_our_own_queue_is_no_failure_of_theirs() -> None:
     calls = 2 * Limits().breaker_failures
     script = Script(a=[LATE])

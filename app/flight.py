@@ -22,9 +22,11 @@ from app.routing import Pool
 from app.telemetry.metrics import ERROR_TYPES
 from cache.tiers import Failure, Landing, Lease, Record, Tiers, Wanted, differs
 
-_CREDENTIAL_STATUSES = frozenset({401, 402, 403, 429})
+_OWN_STATUSES = frozenset({401, 402, 403, 429, 504})
+"""Failures of those who ask with this credential, and for so long: others are told nothing."""
 _SHARED_WITHOUT_STATUS = frozenset({502, 504})
 TOO_MANY, BAD_GATEWAY, CLIENT_ERRORS, SERVER_ERRORS = 429, 502, 400, 500
+_NO_FAULT_OF_OURS = frozenset({TOO_MANY, 504})
 _SECONDS = re.compile(r"(\d{1,9})(?:\.\d+)?")
 NOTHING = UpstreamError(502, "api_error", "the provider gave no answer", "no answer")
 
@@ -166,7 +168,7 @@ def _to_share(outcome: Outcome, pool: Pool) -> Failure | None:
     ours = error.status == BAD_GATEWAY and CLIENT_ERRORS <= error.upstream_status < SERVER_ERRORS
     if ours and not error.credential_fault:
         return None  # those who wait must not take it for an outage
-    own = error.credential_fault or error.status in _CREDENTIAL_STATUSES
+    own = error.credential_fault or error.status in _OWN_STATUSES
     mark = fingerprint(pool) if own else b""
     # A type that the provider made up is its text, and this is kept for others.
     type_ = error.type if error.type in ERROR_TYPES else "api_error"
@@ -188,15 +190,15 @@ def _shared_error(failure: Failure) -> UpstreamError:
         reason=f"shared: status {failure.status}",
         upstream_status=failure.status if came_from_provider else 0,
         headers=headers,
-        credential_fault=bool(failure.credential) and failure.status != TOO_MANY,
+        credential_fault=bool(failure.credential) and failure.status not in _NO_FAULT_OF_OURS,
     )
 
 
 def fingerprint(pool: Pool) -> bytes:
-    """Tell the credentials of pools apart by 8 bytes that give nothing away."""
+    """Tell the credentials and deadlines of pools apart by 8 bytes that give nothing away."""
     specs = [one.endpoint.credential for one in pool.members]
     named = [(type(spec).__name__, spec) for spec in specs]
-    shown = msgspec.msgpack.encode(named, enc_hook=_reveal)
+    shown = msgspec.msgpack.encode((named, pool.first.timeout_s), enc_hook=_reveal)
     return hashlib.sha256(b"tallygate credential" + shown).digest()[:8]
 
 

@@ -35,7 +35,11 @@ def server(start: Callable[..., Tallygate], provider: SimulatedProvider) -> Tall
         ("partly", anthropic("claude-partly", base, api_key="os.environ/NOT_SET_HERE")),
         ("partly", anthropic("claude-partly", base)),
     ]
-    entries = [*pools, *weighted, *ordered, *partly]
+    deadlines = [
+        (name, anthropic("claude-deadline", base, timeout=timeout_s))
+        for name, timeout_s in (("hasty", 1), ("patient", 10))
+    ]
+    entries = [*pools, *weighted, *ordered, *partly, *deadlines]
     return start(
         {
             "model_list": [
@@ -270,3 +274,18 @@ def test_nobody_is_reached(server: Tallygate) -> None:
         refused(answer, 502, "api_error")
     assert answers[0].headers["x-should-retry"] == "false"
     assert "retry-after" in answers[-1].headers
+
+
+@pytest.mark.slow
+def test_a_short_deadline_of_one_name_ends_no_wait_of_another(
+    server: Tallygate, provider: SimulatedProvider
+) -> None:
+    """The same question by two names: who may wait longer is not told of the other's end."""
+    provider.behave(delay_s=2)
+    body = question("hasty")
+    with ThreadPoolExecutor(2) as pool:
+        hasty = pool.submit(server.count, body)
+        until(lambda: provider.calls == 1)
+        patient = server.count({**body, "model": "patient"})
+    refused(hasty.result(), 504, "timeout_error")
+    assert counted(patient) == count_tokens(body)

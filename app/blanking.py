@@ -6,7 +6,6 @@ a credential.
 
 import re
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -15,6 +14,8 @@ from app.upstream import UpstreamReply
 
 BLANK = "***"
 _HEADERS = frozenset({"x-api-key", "authorization", "x-goog-api-key", "x-amz-security-token"})
+# A string of a JSON text; of one that breaks off, what there is.
+_string = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _SIGNER = re.compile(r"AWS4-HMAC-SHA256 Credential=([^/]+)/")
 
 
@@ -35,31 +36,32 @@ def blanked_reply(reply: UpstreamReply, credentials: tuple[str, ...]) -> Upstrea
 
 
 def blanked_json(text: bytes, credentials: tuple[str, ...]) -> bytes:
-    """Blank credentials out of the strings of a JSON text, however it spells them.
+    """Blank credentials out of every string of a JSON text, however it spells them.
 
-    Without any it stays as it is, and so does what is no JSON: no adapter can read that either.
+    String by string, since an adapter reads what no decoder takes as a whole: it skips what it does
+    not know. Of a name that stands twice both are searched; all else stays as it is.
     """
-    try:
-        value = msgspec.json.decode(text)
-        plain = msgspec.json.encode(value)
-        if not any(msgspec.json.encode(one)[1:-1] in plain for one in credentials):
-            return text
-        return msgspec.json.encode(_blank(value, credentials))
-    except (msgspec.DecodeError, UnicodeError):
+    spelled = [msgspec.json.encode(one)[1:-1] for one in credentials]
+    others = (b"\\u", b"\\/")  # the other ways to spell a character
+    if not any(one in text for one in (*others, *spelled)):
         return text
-    except RecursionError:
-        return b""
+
+    shortest = min(map(len, credentials), default=len(text))
+
+    def blanked(found: re.Match[bytes]) -> bytes:
+        if len(found[0]) < shortest:
+            return found[0]
+        try:
+            value: str = msgspec.json.decode(found[0], type=str)
+        except (msgspec.DecodeError, UnicodeError):
+            return b'"***"'  # nothing that can be read is lost
+        clean = _blank(value, credentials)
+        return found[0] if clean == value else msgspec.json.encode(clean)
+
+    return _string.sub(blanked, text)
 
 
-def _blank(value: Any, credentials: Iterable[str]) -> Any:
-    if isinstance(value, str):
-        for one in credentials:
-            value = value.replace(one, BLANK)
-        return value
-    if isinstance(value, list):
-        return [_blank(item, credentials) for item in value]
-    if isinstance(value, dict):
-        return {
-            _blank(name, credentials): _blank(item, credentials) for name, item in value.items()
-        }
+def _blank(value: str, credentials: Iterable[str]) -> str:
+    for one in credentials:
+        value = value.replace(one, BLANK)
     return value

@@ -148,16 +148,8 @@ class Leader:
 
 
 def _counted(count: Count, sent: UpstreamRequest) -> Count:
-    """Blank credentials out of what the provider adds to its count: that is remembered.
-
-    Raises MalformedUpstreamError for what is nested too deeply to be searched.
-    """
-    if not count.extra:
-        return count
-    members = blanked_json(b"{" + count.extra[1:] + b"}", credentials_of(sent))
-    if not members:
-        raise MalformedUpstreamError("fields beside the count are nested too deeply")
-    return Count(count.input_tokens, b"," + members[1:-1])
+    """Blank credentials out of what the provider adds to its count: that is remembered."""
+    return Count(count.input_tokens, blanked_json(count.extra, credentials_of(sent)))
 
 
 def _failure(error: Exception) -> UpstreamError:

@@ -164,9 +164,6 @@ NUMBERS = {
     "another case": b'{"Input_Tokens":12}',
     "10 MB of white space": b" " * 10_000_000 + b'{"input_tokens":12}',
     "an error": b'{"type":"error","error":{"type":"api_error","message":"no"}}',
-    # Nobody looks for credentials so far down.
-    "a deep quote": b'{"input_tokens":12,"x":%b"sk-ant-api03-upstream"%b}'
-    % (b"[" * 900, b"]" * 900),
 }
 
 
@@ -186,6 +183,28 @@ FOREIGN = {
     "deflate, and none": (reply(PORTAL, b"content-encoding: deflate"),),
     "event stream": (reply(b"data: " + COUNTED, b"content-type: text/event-stream"),),
 }
+
+
+QUOTES = {
+    "deep": b"[" * 900 + b'"sk-ant-api03-upstream"' + b"]" * 900,
+    "beside a number out of range": b'{"a":"sk-ant-api03-upstream","b":1e400}',
+    "under a name that stands twice": b'{"a":"sk-ant-api03-upstream","a":1}',
+}
+
+
+@pytest.mark.parametrize("name", QUOTES)
+def test_u5_what_stands_beside_a_count_holds_no_credential_of_ours(
+    asker: Asker, scripted: ScriptedProvider, name: str
+) -> None:
+    """Neither when it is answered nor when it is remembered."""
+    scripted.always(reply(b'{"input_tokens":12,"x":%b}' % QUOTES[name]))
+    asked = question(MODEL)
+    for _ in range(2):
+        answer = asker.ask(asked)
+        assert answer.status_code == 200
+        assert answer.text.startswith('{"input_tokens":12,')
+        assert "***" in answer.text
+        assert "upstream" not in answer.text
 
 
 @pytest.mark.parametrize("name", FOREIGN)

@@ -116,7 +116,9 @@ class Supervisor:
             return
         delay_s = slot.deaths.add(now_s, slot.served_s(now_s))
         name, code = slot.handle.name, slot.handle.exitcode
-        if slot.deaths.are_too_many():
+        # The one before still serves: a server that may not change is no server that is down.
+        is_served = slot.predecessor is not None and slot.predecessor.is_alive()
+        if slot.deaths.are_too_many() and not is_served:
             raise CrashLoopError(f"{name} does not stay up (it last ended with {code})")
         logger.error("%s has ended (%s); a new one starts in %g s", name, code, delay_s)
         slot.start_at_s = now_s + delay_s

@@ -442,6 +442,31 @@ def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: P
 
 
 @pytest.mark.processes
+def test_p7_workers_that_do_not_start_with_the_old_one_either(
+    launch: Callable[..., Launch], tmp_path: Path
+) -> None:
+    """It is not the file that keeps workers from starting: those that serve go on meanwhile."""
+    flag = tmp_path / "broken"
+    (tmp_path / "sitecustomize.py").write_text(BREAKS.format(flag=str(flag)))
+    port = free_port()
+    arguments = ("--workers", "2", "--port", str(port))
+    launched = launch(*arguments, environ={"PYTHONPATH": str(tmp_path)})
+    launched.answers(port)
+    wire = request(method="GET", target="/health/readiness")
+    with Crowd(port, wire, CLIENTS, pause_s=0.01) as crowd:
+        crowd.wait_for(100)
+        flag.touch()
+        launched._process.send_signal(signal.SIGHUP)
+        until(lambda: launched.err.read_text().count(" has ended (3)") > 5)
+        flag.unlink()
+        launched._process.send_signal(signal.SIGHUP)
+        launched.says("all workers serve the new configuration")
+        crowd.wait_for(100)
+    assert crowd.faults() == []
+    assert launched.terminate() == 0
+
+
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors as Linux does")
 def test_p8_descriptors_exhausted(tmp_path: Path) -> None:
     """A flood of connections is more than the descriptors: those who are in are served on."""

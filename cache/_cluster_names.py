@@ -45,8 +45,6 @@ class Names:
             return None
         loop = asyncio.get_running_loop()
         found: asyncio.Future[Addresses] = loop.create_future()
-        self._hanging += 1
-        self._began_s, self._last = now_s, found
 
         def tell(answer: Addresses | OSError) -> None:
             self._hanging -= 1
@@ -63,7 +61,10 @@ class Names:
             except RuntimeError:
                 return  # the loop has ended
 
+        # Counted once it runs: where no thread can be had there is nothing that ends.
         threading.Thread(target=look_up, name="cluster-name", daemon=True).start()
+        self._hanging += 1
+        self._began_s, self._last = now_s, found
         return found
 
 

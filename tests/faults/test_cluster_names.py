@@ -3,6 +3,7 @@
 The look-ups of this process end after thirty seconds: whoever waited for them would be noticed.
 """
 
+import asyncio
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from bench.provider import SimulatedProvider
+from cache._cluster_names import MAX_HANGING, Names
 from tests.e2e.exchange import anthropic, model_list, question
 from tests.faults.cluster_checks import PATIENT_S, enters
 from tests.faults.name_server import (
@@ -90,6 +92,22 @@ async def test_c4_a_name_with_an_address_that_refuses(server: RedisServer) -> No
     found = [(0, 0, 0, "", (address, 0)) for address in ("127.0.0.9", "127.0.0.1")]
     with patch("socket.getaddrinfo", return_value=found):
         await enters(connect(f"redis://cache.example:{server.port}/0", timeout_s=PATIENT_S))
+
+
+def test_c4_no_thread_for_a_look_up() -> None:
+    """However often there was none: with the next that can be had the name is found."""
+    none = patch("threading.Thread.start", side_effect=RuntimeError("no thread"))
+    found = [(0, 0, 0, "", ("127.0.0.1", 0))]
+
+    async def look_up() -> None:
+        names = Names()
+        for _ in range(2 * MAX_HANGING):
+            with none, pytest.raises(RuntimeError):
+                await names.find("cache.example", 1)
+        with patch("socket.getaddrinfo", return_value=found):
+            assert await names.find("cache.example", 1) == ["127.0.0.1"]
+
+    asyncio.run(asyncio.wait_for(look_up(), 10))
 
 
 @pytest.mark.timeout(120)

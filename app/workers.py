@@ -113,9 +113,12 @@ def _refuse_weak_key(settings: Settings, bound: str) -> None:
 def _check_certificates() -> None:
     """End the start here rather than in every worker, where Sanic would kill the whole group."""
     try:
-        ca_bundle(os.environ)
+        if ca_bundle(os.environ) is not None:
+            Upstream()
     except OSError as error:
         sys.exit(f"SSL_CERT_FILE or REQUESTS_CA_BUNDLE: {error.filename}: {error.strerror}")
+    except ValueError:
+        sys.exit("SSL_CERT_FILE or REQUESTS_CA_BUNDLE: holds a certificate that cannot be read")
 
 
 def is_loopback(host: str) -> bool:

@@ -347,3 +347,13 @@ def test_no_secret_is_ever_told(
     server.stop()
     for told in (server.out.read_text(), server.err.read_text(), metrics):
         assert "canary" not in told
+
+
+def test_a_bundle_that_holds_no_certificate_stops_the_start(
+    launch: Callable[..., Launch], tmp_path: Path
+) -> None:
+    """One line says so, instead of workers that do not come up."""
+    bundle = tmp_path / "ca.pem"
+    bundle.write_text("-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n")
+    launched = launch({"model_list": ESTIMATE}, environ={"SSL_CERT_FILE": str(bundle)})
+    assert launched.refusal().startswith("SSL_CERT_FILE or REQUESTS_CA_BUNDLE: ")

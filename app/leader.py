@@ -99,10 +99,10 @@ class Leader:
         self, request: UpstreamRequest, deployment: Deployment, timeout_s: float, journey: Journey
     ) -> Outcome:
         """Ask once, within ``timeout_s`` in all. Raises nothing."""
-        started = time.perf_counter()
+        started, until = time.perf_counter(), time.monotonic() + timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                outcome = await self._ask(request, deployment, timeout_s, journey)
+                outcome = await self._ask(request, deployment, until, journey)
                 return msgspec.structs.replace(outcome, deployment=deployment)
         except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
             return Outcome(error=_failure(error))
@@ -110,11 +110,11 @@ class Leader:
             journey.upstream_ms += (time.perf_counter() - started) * 1000
 
     async def _ask(
-        self, request: UpstreamRequest, deployment: Deployment, timeout_s: float, journey: Journey
+        self, request: UpstreamRequest, deployment: Deployment, until: float, journey: Journey
     ) -> Outcome:
         adapter, endpoint = ADAPTERS[deployment.provider], deployment.endpoint
         for renewed in (False, True):
-            sent, reply = await self._send(request, endpoint, timeout_s, journey)
+            sent, reply = await self._send(request, endpoint, until, journey)
             if reply.status == HTTPStatus.OK:
                 return self._outcome(_counted(adapter.count(reply.body), sent), request)
             if reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
@@ -136,12 +136,13 @@ class Leader:
         return Outcome(count, counted_at_s=int(self._wall_clock()), dropped=dropped)
 
     async def _send(
-        self, request: UpstreamRequest, endpoint: Endpoint, timeout_s: float, journey: Journey
+        self, request: UpstreamRequest, endpoint: Endpoint, until: float, journey: Journey
     ) -> tuple[UpstreamRequest, UpstreamReply]:
         if endpoint.credential is not None:
             request = await self._signer.sign(request, endpoint.credential)
         journey.upstream_calls += 1
-        return request, await self._upstream.send(request, endpoint.base_url, timeout_s)
+        left_s = max(until - time.monotonic(), 0.001)
+        return request, await self._upstream.send(request, endpoint.base_url, left_s)
 
     def _renewed(self, endpoint: Endpoint) -> bool:
         return endpoint.credential is not None and self._signer.renew(endpoint.credential)

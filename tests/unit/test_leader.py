@@ -2,15 +2,23 @@
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from adapters.base import CountRequest, Deployment, Endpoint, UpstreamRequest
+from adapters.base import (
+    CountRequest,
+    Deployment,
+    Endpoint,
+    HeaderCredential,
+    Secret,
+    UpstreamError,
+    UpstreamRequest,
+)
 from adapters.registry import ADAPTERS
 from app.leader import Journey, Leader
 from app.limits import is_failure, is_worth_a_retry
-from app.upstream import CrowdedUpstreamError
+from app.upstream import CrowdedUpstreamError, Upstream
 
 QUICK, CONVERTED = 1_000_000, 65_536
 
@@ -36,6 +44,28 @@ def test_no_room_is_no_failure_of_the_provider() -> None:
     assert ("retry-after", "1") in error.headers
     assert not is_failure(error)
     assert not is_worth_a_retry(error)
+
+
+def test_no_room_is_told_in_time_though_signing_has_taken_most_of_it() -> None:
+    class Slow(Crowded):
+        async def sign(self, request: UpstreamRequest, *_: Any) -> UpstreamRequest:
+            await asyncio.sleep(0.3)
+            return request
+
+    async def run() -> UpstreamError | None:
+        upstream, signer = Upstream(connections=1), cast("Any", Slow())
+        async with upstream._room:
+            leader = Leader(upstream, signer, lambda: 0.0)
+            credential = HeaderCredential("x-api-key", "", Secret("k"))
+            endpoint = Endpoint("m", "http://x", credential=credential)
+            deployment = Deployment("n", "a", "anthropic", endpoint, 5.0)
+            request = UpstreamRequest("POST", "http://x/", (), b"")
+            return (await leader.lead(request, deployment, 0.5, Journey())).error
+
+    error = asyncio.run(run())
+    assert error is not None
+    assert error.status == 529
+    assert not is_failure(error)
 
 
 def thread_of(name: str, size: int, monkeypatch: pytest.MonkeyPatch) -> threading.Thread:

@@ -13,6 +13,7 @@ from typing import Any
 
 from app.errors import ProxyError
 from app.lane import END, Begun, HitLane
+from app.log import describe, logger
 from app.repeats import Digest
 from app.strict_http import StrictHttp, StrictProtocol
 
@@ -62,7 +63,11 @@ class LaneProtocol(StrictProtocol):
         if self._partial is not None:
             data = self._more(self._partial, data)
         while data:
-            used = self._take(data) if self._is_free() else 0
+            try:
+                used = self._take(data) if self._is_free() else 0
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the ordinary way answers
+                logger.error("hit lane: %s", describe(error))
+                used = 0
             if not used:
                 super().data_received(data)
                 return

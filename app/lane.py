@@ -62,6 +62,7 @@ class Known(Struct, frozen=True):
 class Ready(Struct):
     """An answer as it was written before, and what was told of it when it was last asked for."""
 
+    repeat: Repeat
     record: Record
     answer: Answer
     written: bytes
@@ -135,7 +136,7 @@ class HitLane:
             return None
         repeat, record = found
         ready = self._ready.get(digest)
-        if ready is None or ready.record is not record:
+        if ready is None or ready.record is not record or ready.repeat is not repeat:
             ready = self._ready.put(digest, _prepare(repeat, record))
         if ready.known is not known:
             ready.known, ready.event = known, _event(begun, repeat, ready.answer)
@@ -210,7 +211,7 @@ def _read(pieces: Sequence[bytes], known: Known) -> Question:
 
 def _prepare(repeat: Repeat, record: Record) -> Ready:
     answer = repeat.answer(record)
-    return Ready(record, answer, answers.hit(answer), NOT_OURS, NOTHING_TOLD)
+    return Ready(repeat, record, answer, answers.hit(answer), NOT_OURS, NOTHING_TOLD)
 
 
 def _event(begun: Begun, repeat: Repeat, answer: Answer) -> CountEvent:

@@ -131,8 +131,10 @@ class Budget:
         except TimeoutError:
             # 1 the slot is handed over; 2 the time is over; 3 we wake up: with the slot.
             if not (told.done() and not told.cancelled()):
-                self._waiters.quit(waiter, self._clock())
-                raise TooLateError(self.wait_s()) from None
+                now = self._clock()
+                self._waiters.quit(waiter, now)
+                # Not `wait_s`: another may have joined as the last there is a place for.
+                raise TooLateError(self._host_pace.free_in_s(now, len(self._waiters))) from None
             wait_s = told.result()
         except asyncio.CancelledError:
             self._leave(waiter, told)

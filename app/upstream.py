@@ -94,6 +94,9 @@ class Upstream:
             builder = builder.add_root_certificate_pem(bundle)
         self._transport = HttpxTransport(builder.build())
         self._room = asyncio.Semaphore(in_use)
+        # One address that hangs leaves room for the others.
+        self._share = in_use if hosts == 1 else max(in_use * 3 // 4, 1)
+        self._rooms: dict[str, asyncio.Semaphore] = {}
 
     async def send(
         self, request: UpstreamRequest, base_url: str, timeout_s: float
@@ -106,15 +109,26 @@ class Upstream:
         if not request.url.startswith(f"{base_url}/"):
             raise UpstreamUnreachableError("the request left its base URL", timed_out=False)
         until = time.monotonic() + timeout_s
+        taken: list[asyncio.Semaphore] = []
         try:
-            async with asyncio.timeout(timeout_s / 2):
-                await self._room.acquire()
-        except TimeoutError:
-            raise CrowdedUpstreamError from None
-        try:
+            await self._enter(base_url, timeout_s / 2, taken)
             return await self._send(request, until - time.monotonic())
         finally:
-            self._room.release()
+            for room in taken:
+                room.release()
+
+    async def _enter(self, base_url: str, wait_s: float, taken: list[asyncio.Semaphore]) -> None:
+        """Wait for a place at this address, and for one of all. Raises CrowdedUpstreamError."""
+        here = self._rooms.get(base_url)
+        if here is None:
+            here = self._rooms[base_url] = asyncio.Semaphore(self._share)
+        try:
+            async with asyncio.timeout(wait_s):
+                for room in (here, self._room):
+                    await room.acquire()
+                    taken.append(room)
+        except TimeoutError:
+            raise CrowdedUpstreamError from None
 
     async def _send(self, request: UpstreamRequest, timeout_s: float) -> UpstreamReply:
         # The client has to know the deadline: cancelling it ends nothing, so that a request which

@@ -216,6 +216,26 @@ def test_who_finds_no_room_is_told_so_while_there_is_time(provider: SimulatedPro
     assert provider.calls == 2
 
 
+def test_a_provider_that_hangs_leaves_room_for_another(provider: SimulatedProvider) -> None:
+    """As many questions to one address as there are connections: another is asked at once."""
+    path = "/v1/messages/count_tokens"
+
+    async def run() -> None:
+        upstream = Upstream({}, connections=8, hosts=2)
+        with SimulatedProvider() as other:
+            other.behave(hang=True)
+            hung = UpstreamRequest("POST", other.url + path, (("x-api-key", "k"),), b"{}")
+            asked = [asyncio.create_task(upstream.send(hung, other.url, 2)) for _ in range(8)]
+            await asyncio.sleep(0.2)
+            request = UpstreamRequest("POST", provider.url + path, (("x-api-key", "k"),), b"{}")
+            assert (await upstream.send(request, provider.url, 1)).status > 0
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(one) for one in outcomes} == {UpstreamUnreachableError, CrowdedUpstreamError}
+        await upstream.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("behaviour", [{"reset": True}, {"truncate_bytes": 150}])
 def test_a_broken_reply_is_no_answer(
     provider: SimulatedProvider, behaviour: dict[str, Any]

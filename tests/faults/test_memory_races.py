@@ -13,7 +13,7 @@ import pytest
 from bench.provider import SimulatedProvider, count_tokens
 from tests.e2e.exchange import anthropic, counted, model_list, question
 from tests.e2e.herd import ask_at_once
-from tests.e2e.test_repeats import Here, in_worker, source
+from tests.e2e.test_repeats import Here, header, in_worker, source
 from tests.faults.redis_server import BINARIES, RedisServer
 from tests.server import KEY, Tallygate
 
@@ -113,7 +113,7 @@ def test_c10_after_a_step_back_a_new_count_still_replaces_the_old(
         step(-3600)
         provider.behave(body={"input_tokens": 4711})
         anew = await here.ask(cache_control="no-cache")
-        assert anew.headers["cache-status"] == "tallygate; fwd=miss; stored"
+        assert header(anew, "cache-status") == "tallygate; fwd=miss; stored"
         again = await here.ask()
         assert (source(again), again.body) == ("cache", b'{"input_tokens":4711}')
 

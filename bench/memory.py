@@ -24,8 +24,10 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from bench.load import Address, Load, Message, run
-from bench.scenarios import COUNT_PATH, Always, body
+from bench.load import run
+from bench.play import Always
+from bench.questions import Message
+from bench.scenarios import COUNT_PATH
 from bench.servers import (
     START_S,
     Process,
@@ -34,6 +36,8 @@ from bench.servers import (
     free_port,
     simulated_tokens,
 )
+from bench.slice import Address, Load
+from bench.traffic import body
 
 KEY = "sk-bench-0123456789abcdef"
 MODEL = "bench-model"

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,12 +15,16 @@ import httpx
 import msgspec
 from msgspec import Struct
 
-from bench import report
-from bench.load import Address
+from bench import machine
+from bench.play import Hits
 from bench.provider import count_tokens
-from bench.scenarios import COUNT_PATH, body
+from bench.scenarios import COUNT_PATH
+from bench.slice import Address
+from bench.traffic import body
 
 START_S = 30.0
+_HITS = re.compile(rb'^tallygate_counts_total\{.*source="cache".*\} (\d+)$', re.MULTILINE)
+_LANE_HITS = re.compile(rb"^tallygate_lane_hits_total (\d+)$", re.MULTILINE)
 STOP_S = 20.0
 
 
@@ -53,7 +58,7 @@ class Process:
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
                 command or [sys.executable, "-m", *module],
-                cwd=report.ROOT,
+                cwd=machine.ROOT,
                 env={**inherited, **environ},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -150,6 +155,19 @@ def count(at: Address, key: str, asked: bytes) -> int:
     return int(reply.json()["input_tokens"])
 
 
+def hits(at: Address, key: str) -> Hits | None:
+    """What a proxy's /metrics say; None where there are none."""
+    headers = {"x-api-key": key}
+    try:
+        found = httpx.get(
+            f"{at.url}/metrics", headers=headers, verify=at.tls, trust_env=False
+        ).content
+    except httpx.TransportError:
+        return None
+    lane = _LANE_HITS.search(found)
+    return Hits(sum(map(float, _HITS.findall(found))), float(lane[1])) if lane else None
+
+
 class Started(Struct, frozen=True):
     """A Sanic that answers; ``workers`` are process ids, None where the system does not say."""
 
@@ -158,8 +176,8 @@ class Started(Struct, frozen=True):
 
     def cpu_s(self) -> float | None:
         """Processor time of all workers so far."""
-        return None if self.workers is None else sum(map(report.cpu_s, self.workers))
+        return None if self.workers is None else sum(map(machine.cpu_s, self.workers))
 
     def rss_bytes(self) -> tuple[int, ...] | None:
         """Resident memory of each worker."""
-        return None if self.workers is None else tuple(map(report.rss_bytes, self.workers))
+        return None if self.workers is None else tuple(map(machine.rss_bytes, self.workers))

@@ -20,8 +20,10 @@ import httpx
 import msgspec
 import pytest
 
-from bench.load import Address, Load, Message, run
+from bench.load import run
 from bench.provider import SimulatedProvider, count_tokens
+from bench.questions import Message
+from bench.slice import Address, Load
 from tests.e2e.exchange import BEARER, COUNT, MODEL, anthropic, model_list, question, request, until
 from tests.faults.crowd import workers
 from tests.faults.upstream_checks import PAIRS

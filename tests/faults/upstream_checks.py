@@ -9,8 +9,10 @@ from typing import Any, Self
 import httpx
 import msgspec
 
-from bench.load import Address, Load, Message, run
+from bench.load import run
 from bench.provider.count import count_tokens
+from bench.questions import Message
+from bench.slice import Address, Load
 from tests.e2e.exchange import BEARER, COUNT, Connection, question, refused, request, until
 from tests.faults.crowd import workers
 from tests.faults.scripted_provider import ScriptedProvider, truly

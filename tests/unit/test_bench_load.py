@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import chain, repeat
 from typing import cast
 
 import pytest
 
-from bench import load as load_module
-from bench.load import Address, Load, Message, Run, WrongAnswerError, generate
+from bench import slice as slice_module
+from bench.answers import WrongAnswerError
+from bench.load import Run, generate
+from bench.questions import Message
+from bench.slice import Address, Load
 
 BODY = b'{"nonce":"0000000000000000"}'
 HEAD = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(BODY)
@@ -77,6 +81,7 @@ def run(
     unique: bool = False,
     connections: int = 3,
     seconds: float = 0.1,
+    rate: float = 0,
 ) -> Run:
     async def play() -> Run:
         async with serving(answers) as address:
@@ -88,6 +93,7 @@ def run(
                     connections=connections,
                     seconds=seconds,
                     warm_s=0.02,
+                    rate=rate,
                 )
             )
 
@@ -170,7 +176,7 @@ def test_a_wrong_answer_fails_at_once_and_not_after_the_slice() -> None:
 
 
 def test_silence_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_module, "STALL_S", 0.2)
+    monkeypatch.setattr(slice_module, "STALL_S", 0.2)
     with pytest.raises(WrongAnswerError, match="3 requests without an answer"):
         run(always())
 
@@ -208,6 +214,34 @@ def test_with_no_seconds_each_connection_asks_once() -> None:
 
     result = run(answers, connections=50, seconds=0)
     assert asked == result.answers == len(result.latency) == 50
+
+
+def test_an_open_loop_times_each_question_from_when_it_was_due() -> None:
+    answered = 0
+
+    def answers(_request: bytes) -> Iterator[bytes]:
+        nonlocal answered
+        answered += 1
+        if answered == 100:
+            time.sleep(0.3)
+        yield answer()
+
+    result = run(answers, connections=2, seconds=0.5, rate=1000)
+    # A closed loop would have seen the pause in two answers of hundreds.
+    assert result.latency.percentile_ns(99) > 200_000_000
+    assert result.latency.percentile_ns(70) > 50_000_000
+    assert result.answers == answered
+
+
+def test_an_open_loop_asks_what_it_should_however_slow_the_server_is() -> None:
+    result = run(always(answer()), connections=50, seconds=0.5, rate=400)
+    assert 300 < result.rate <= 410
+    assert result.late is not None
+
+
+def test_an_open_loop_believes_no_server_either() -> None:
+    with pytest.raises(WrongAnswerError, match="input_tokens should be 14"):
+        run(last_after(20, answer(15)), seconds=5, rate=1000)
 
 
 def test_no_server_is_an_error() -> None:

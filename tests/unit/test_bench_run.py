@@ -1,5 +1,6 @@
 """``python -m bench`` as its user meets it: real processes, a table, or a reason."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -10,14 +11,23 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.scenarios import SCENARIOS
+
 ROOT = Path(__file__).parents[2]
-SCENARIOS = ("bare", "repeat", "bare-12k", "repeat-12k", "miss-plain-httpx", "miss", "herd")
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+def bench(
+    *arguments: str, timeout_s: float = 55, path: str | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", "--seconds", "0.2", "--connections", "4", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=55, check=False
+        command,
+        cwd=ROOT,
+        env=None if path is None else {**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
 
 
@@ -48,8 +58,12 @@ def fickle_url() -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_wrong_count_is_no_figure_but_a_failure(fickle_url: str) -> None:
-    done = bench("--target", fickle_url, "--scenario", "repeat", "--rounds", "1")
+@pytest.mark.parametrize("engine", ["auto", "own"])
+@pytest.mark.parametrize("right", [3, 20])
+def test_a_wrong_count_is_no_figure_but_a_failure(fickle_url: str, right: int, engine: str) -> None:
+    Fickle.left = right
+    arguments = ("--scenario", "repeat", "--rounds", "1", "--engine", engine)
+    done = bench("--target", fickle_url, *arguments)
     assert done.returncode == 1
     assert done.stdout == ""
     assert "repeat, round 1: input_tokens should be 14" in done.stderr
@@ -62,22 +76,62 @@ def test_what_cannot_be_checked_is_refused(fickle_url: str) -> None:
     assert "nobody counts the provider's calls: miss" in done.stderr
 
 
+@pytest.fixture
+def raw_url() -> Iterator[str]:
+    """A server that gives the same right answer to everything."""
+    command = [sys.executable, "-m", "bench.bare"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        yield process.stdout.readline().removeprefix("listening on ").strip()
+        process.terminate()
+
+
+@pytest.mark.parametrize(("bar", "status"), [(0.001, 0), (1000.0, 1)])
+def test_below_a_bar_the_exit_code_says_so(
+    raw_url: str, tmp_path: Path, bar: float, status: int
+) -> None:
+    bars, result = tmp_path / "bars.json", tmp_path / "result.json"
+    one = {"scenario": "repeat", "compared_with": "bare", "at_least": bar}
+    bars.write_bytes(msgspec.json.encode({"noise": 0.1, "bars": [one]}))
+    done = bench(
+        *("--target", raw_url, "--scenario", "bare", "repeat", "nginx", "--rounds", "1"),
+        *("--baseline", str(bars), "--json", str(result)),
+        path="",
+    )
+    assert done.returncode == status, done.stderr
+    assert f"{'FAIL' if status else 'ok  '} repeat / bare, throughput" in done.stdout
+    assert "not measured: nginx is not on PATH" in done.stdout
+    found = msgspec.json.decode(result.read_bytes())
+    assert set(found["scenarios"]) == {"bare", "repeat"}
+    assert found["missing"] == {"nginx": "nginx is not on PATH"}
+
+
 @pytest.mark.processes
+@pytest.mark.timeout(180)
 def test_the_whole_table(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    done = bench("--rounds", "1", "--json", str(file))
+    done = bench("--rounds", "1", "--engine", "own", "--json", str(file), timeout_s=170)
     assert done.returncode == 0, done.stderr
     result = msgspec.json.decode(file.read_bytes())
-    assert tuple(result["scenarios"]) == SCENARIOS
+    measured = result["scenarios"]
+    assert set(measured) | set(result["missing"]) == set(SCENARIOS)
+    assert set(result["missing"]) <= {"nginx"}
     assert all(f" {name} " in done.stdout for name in SCENARIOS)
-    assert set(result["scenarios"]["miss"]["ratios"]) == {"bare", "miss-plain-httpx"}
-    for scenario in result["scenarios"].values():
+    assert set(measured["miss"]["ratios"]) == {"bare-own", "miss-plain-httpx"}
+    for scenario in measured.values():
         assert len(scenario["rounds"]) == 1
         assert all(ratio > 0 for ratio in scenario["ratios"].values())
-    for server in ("bare", "proxy"):
+    for server in ("bare", "proxy", "ordinary", "workers-2"):
         assert result["servers"][server]["first_answer_s"] > 0
         assert f"{server}: first answer" in done.stdout
+    for name in ("repeat", "repeat-1m", "zipf", "claude-code", "open-loop", "workers-2"):
+        assert measured[name]["lane_share"] > 0.9
+    for name in ("ordinary", "other-bytes"):
+        assert measured[name]["lane_share"] == 0
+    assert measured["miss-latency"]["added_p50_ms"] > 0
     if sys.platform == "linux":
         assert len(result["servers"]["proxy"]["worker_rss_bytes"]) == 1
-        assert result["scenarios"]["miss"]["server_cpu_us"] > 0
+        assert len(result["servers"]["workers-2"]["worker_rss_bytes"]) == 2
+        assert measured["miss"]["server_cpu_us"] > 0
+        assert measured["repeat"]["cpu_ratios"]["bare"] > 0
     assert "key" not in result["settings"]

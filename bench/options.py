@@ -1,0 +1,53 @@
+"""The command line."""
+
+import argparse
+from pathlib import Path
+
+from bench import wrk
+from bench.scenarios import SCENARIOS
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; ends the process where it makes no sense."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"{name:16} {scenario.says}" for name, scenario in SCENARIOS.items()),
+    )
+    parser.add_argument("--seconds", type=float, default=1, help="for each slice (default 1)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--processes", type=int, default=1, help="of the own load generator")
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "own", "wrk"),
+        default="auto",
+        help="what asks: wrk, in whole seconds, where it can (auto: if it is on PATH)",
+    )
+    parser.add_argument("--scenario", nargs="+", choices=SCENARIOS, metavar="NAME")
+    parser.add_argument("--json", metavar="FILE", help="write the result there, not to results/")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="exit with 1 below these bars (bars.json)"
+    )
+    parser.add_argument(
+        "--compare", type=Path, nargs=2, metavar="FILE", help="two results; measure nothing"
+    )
+    parser.add_argument("--target", metavar="URL", help="ask this server; start no proxy")
+    parser.add_argument("--key", default="sk-bench-0123456789abcdef")
+    parser.add_argument("--model", default="bench-model")
+    options = parser.parse_args(arguments)
+    if options.engine == "wrk" and wrk.path() is None:
+        parser.error("wrk is not on PATH")
+    possible = [
+        name for name, scenario in SCENARIOS.items() if not options.target or not scenario.is_ours
+    ]
+    chosen = set(options.scenario or possible)
+    if unfit := sorted(chosen - set(possible)):
+        parser.error(
+            "with --target nobody sets keys, and nobody counts the provider's calls: "
+            + ", ".join(unfit)
+        )
+    if "open-loop" in chosen:
+        chosen.add("repeat")  # which says at what rate
+    options.scenario = [name for name in SCENARIOS if name in chosen]
+    return options

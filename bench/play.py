@@ -1,0 +1,167 @@
+"""Plays one slice of a scenario, and makes sure that it was what it says it is."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from bench import wrk
+from bench.answers import WrongAnswerError
+from bench.load import Run, run
+from bench.questions import Message, Mix
+from bench.scenarios import (
+    BARE_TOKENS,
+    COUNT_PATH,
+    HERD_DELAY_S,
+    NGINX_TOKENS,
+    Scenario,
+    Server,
+    Upstream,
+)
+from bench.slice import Address, Load
+from bench.traffic import message
+
+PRIMED_AT_ONCE = 50
+
+
+class Engine(StrEnum):
+    """Who asks."""
+
+    OWN = "own"
+    WRK = "wrk"
+
+
+class Provider(Protocol):
+    """What a scenario needs of the simulated provider."""
+
+    def restart(self, delay_s: float) -> None:
+        """Forget all calls; from now on take this long for each."""
+        ...
+
+    def calls(self) -> int:
+        """Questions it has been asked since."""
+        ...
+
+
+class Hits(Struct, frozen=True):
+    """What a proxy has counted so far."""
+
+    all: float
+    by_lane: float
+
+
+class Always(Struct, frozen=True):
+    """The right answer when it does not depend on the body."""
+
+    tokens: int
+
+    def __call__(self, _body: bytes) -> int:
+        return self.tokens
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """Where and as whom to ask. Without a ``provider`` its calls go unchecked."""
+
+    addresses: dict[Server, Address]
+    key: str
+    model: str
+    tokens: Callable[[bytes], int]
+    """The right answer of the proxy to a body."""
+    provider: Provider | None
+    scratch: Path
+    cpu_s: Callable[[Server], float | None] = lambda _server: None
+    """Processor time that the workers of a server have used so far."""
+    hits: Callable[[Server], Hits | None] = lambda _server: None
+
+
+class How(Struct, frozen=True, kw_only=True):
+    """How hard to ask, and with what."""
+
+    connections: int
+    seconds: float
+    processes: int = 1
+    engine: Engine = Engine.OWN
+    rate: float = 0
+    """Of an open loop, in requests per second."""
+
+
+def play(scenario: Scenario, place: Place, how: How) -> Run:
+    """Run one slice of a scenario. Raises WrongAnswerError when it was not what it says it is."""
+    load = _load(scenario, place, how)
+    answer_bytes = (0, 0)
+    if scenario.upstream is Upstream.NONE:
+        prime(load)
+        answer_bytes = prime(load)
+    if place.provider is not None:
+        place.provider.restart(HERD_DELAY_S if scenario.at_once else 0)
+    hits = place.hits(scenario.server)
+    cpu_s = place.cpu_s(scenario.server)
+    if how.engine is Engine.WRK:
+        result = wrk.run(load, place.scratch, answer_bytes)
+    else:
+        # Only one process can ask all at the same time, or at a steady rate.
+        result = run(load, 1 if scenario.at_once or scenario.is_open else how.processes)
+    result.server_cpu_s = _difference(cpu_s, place.cpu_s(scenario.server))
+    result.lane_share = _lane_share(hits, place.hits(scenario.server))
+    if how.engine is Engine.WRK:
+        prime(load)
+    if place.provider is not None:
+        _check_calls(scenario, result.answers, place.provider.calls())
+    return result
+
+
+def prime(load: Load) -> tuple[int, int]:
+    """Ask each question once and judge the answer; return the sizes of known answers.
+
+    Raises WrongAnswerError.
+    """
+    once = replace(load, seconds=0, rate=0)
+    if isinstance(load.message, Mix):
+        rounds = tuple(load.message.rounds(PRIMED_AT_ONCE))
+        loads = [replace(once, message=one, connections=len(one.order)) for one in rounds]
+    else:
+        loads = [replace(once, connections=1)]
+    sizes = [size for one in loads for size in run(one).answer_bytes]
+    return min(sizes, default=0), max(sizes, default=0)
+
+
+def _load(scenario: Scenario, place: Place, how: How) -> Load:
+    tokens = place.tokens
+    if scenario.server is Server.NGINX:
+        tokens = Always(NGINX_TOKENS)
+    elif scenario.server is Server.BARE and scenario.path == COUNT_PATH:
+        tokens = Always(BARE_TOKENS)
+    address = place.addresses[scenario.server]
+    asked = message(scenario, address, place.key, place.model, tokens)
+    if isinstance(asked, Message) and not asked.is_unique:
+        tokens = Always(tokens(asked.body))  # a target is asked for what is right, once
+    return Load(
+        address=address,
+        message=asked,
+        tokens=tokens,
+        connections=scenario.at_once or scenario.connections or how.connections,
+        seconds=0 if scenario.at_once else how.seconds,
+        rate=how.rate,
+    )
+
+
+def _check_calls(scenario: Scenario, answers: int, calls: int) -> None:
+    expected = {Upstream.NONE: 0, Upstream.EACH: answers, Upstream.ONE: 1}
+    if calls != expected[scenario.upstream]:
+        raise WrongAnswerError(
+            f"{answers} answers took {calls} calls to the provider;"
+            f" there should be {scenario.upstream}"
+        )
+
+
+def _difference(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def _lane_share(before: Hits | None, after: Hits | None) -> float | None:
+    if before is None or after is None or after.all == before.all:
+        return None
+    return (after.by_lane - before.by_lane) / (after.all - before.all)

@@ -15,7 +15,8 @@ import uvloop
 from msgspec import Struct
 
 from bench.histogram import Histogram
-from bench.slice import Connection, Load, OpenSlice, Slice
+from bench.open_loop import OpenSlice
+from bench.slice import Connection, Load, Slice
 
 
 class Run(Struct):

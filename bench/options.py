@@ -15,7 +15,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         epilog="\n".join(f"{name:16} {scenario.says}" for name, scenario in SCENARIOS.items()),
     )
     parser.add_argument("--seconds", type=float, default=1, help="for each slice (default 1)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--processes", type=int, default=1, help="of the own load generator")
     parser.add_argument(

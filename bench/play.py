@@ -1,5 +1,6 @@
 """Plays one slice of a scenario, and makes sure that it was what it says it is."""
 
+import math
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +25,7 @@ from bench.scenarios import (
 from bench.slice import Address, Load
 from bench.traffic import message
 
-PRIMED_AT_ONCE = 50
+PRIMING_CONNECTIONS = 20
 
 
 class Engine(StrEnum):
@@ -118,13 +119,14 @@ def prime(load: Load) -> tuple[int, int]:
 
     Raises WrongAnswerError.
     """
-    once = replace(load, seconds=0, rate=0)
+    once = replace(load, connections=1, seconds=0, rate=0)
     if isinstance(load.message, Mix):
-        rounds = tuple(load.message.rounds(PRIMED_AT_ONCE))
-        loads = [replace(once, message=one, connections=len(one.order)) for one in rounds]
-    else:
-        loads = [replace(once, connections=1)]
-    sizes = [size for one in loads for size in run(one).answer_bytes]
+        bodies = len(load.message.bodies)
+        few = min(PRIMING_CONNECTIONS, bodies)
+        once = replace(
+            once, message=load.message.once(), connections=few, times=math.ceil(bodies / few)
+        )
+    sizes = run(once).answer_bytes
     return min(sizes, default=0), max(sizes, default=0)
 
 

@@ -80,9 +80,7 @@ class Mix(Struct, frozen=True):
             for caller, body in cycle(turned)
         )
 
-    def rounds(self, size: int) -> Iterator["Mix"]:
-        """All bodies once, ``size`` at a time, the callers taking turns: to be asked at once."""
-        for start in range(0, len(self.bodies), size):
-            bodies = range(start, min(start + size, len(self.bodies)))
-            order = tuple((body % len(self.heads), body) for body in bodies)
-            yield Mix(self.heads, self.bodies, self.tokens, order)
+    def once(self) -> "Mix":
+        """All bodies once, the callers taking turns."""
+        order = tuple((body % len(self.heads), body) for body in range(len(self.bodies)))
+        return Mix(self.heads, self.bodies, self.tokens, order)

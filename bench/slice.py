@@ -37,7 +37,7 @@ class Address(Struct, frozen=True):
 
 
 class Load(Struct, frozen=True, kw_only=True):
-    """One slice of load. With ``seconds`` 0 each connection asks once, all at the same time."""
+    """One slice of load. With ``seconds`` 0 each connection asks ``times``, all together."""
 
     address: Address
     message: Message | Mix
@@ -46,6 +46,7 @@ class Load(Struct, frozen=True, kw_only=True):
     connections: int
     seconds: float
     warm_s: float = 0.2
+    times: int = 1
     rate: float = 0
     """Requests per second of an open loop; 0: each connection asks again when it is answered."""
 
@@ -63,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._nonce = b""
         self._partial = b""
         self.due_ns = 0
+        self.left = load.times
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -111,7 +113,8 @@ class Slice:
         """Count a right answer; ask on."""
         self.answers += 1
         self._record(now_ns - connection.due_ns)
-        if self.is_asking:
+        connection.left -= 1
+        if self.is_asking or connection.left > 0:
             connection.ask()
         else:
             self.leave(connection)

@@ -82,6 +82,7 @@ def run(
     connections: int = 3,
     seconds: float = 0.1,
     rate: float = 0,
+    times: int = 1,
 ) -> Run:
     async def play() -> Run:
         async with serving(answers) as address:
@@ -94,6 +95,7 @@ def run(
                     seconds=seconds,
                     warm_s=0.02,
                     rate=rate,
+                    times=times,
                 )
             )
 
@@ -244,6 +246,10 @@ def test_an_open_loop_asks_what_it_should_however_slow_the_server_is() -> None:
 def test_an_open_loop_believes_no_server_either() -> None:
     with pytest.raises(WrongAnswerError, match="input_tokens should be 14"):
         run(last_after(20, answer(15)), seconds=5, rate=1000)
+
+
+def test_with_no_seconds_each_connection_may_ask_several_times() -> None:
+    assert run(always(answer()), connections=5, seconds=0, times=7).answers == 35
 
 
 def test_no_server_is_an_error() -> None:

@@ -96,18 +96,17 @@ class Bench:
         }
         if not own:
             return
-        raw, place = self.stage.raw_socket()
+        self.stage.prepare(Server.RAW, is_large=False)
         seconds = min(CEILING_S, self._options.seconds)
         found: dict[tuple[object, ...], float] = {}
         for name, scenario in own.items():
             kind = scenario.traffic, scenario.body_bytes, scenario.connections
             if kind not in found:
                 self._tell(f"ceiling of the own load generator: {name}")
-                asked = replace(scenario, server=Server.BARE, upstream=Upstream.NONE, is_open=False)
+                asked = replace(scenario, server=Server.RAW, upstream=Upstream.NONE, is_open=False)
                 how = self._how(seconds)
-                found[kind] = max(play(asked, place, how).rate for _ in range(2))
+                found[kind] = max(play(asked, self.stage.place, how).rate for _ in range(2))
             self._ceilings[name] = found[kind]
-        raw.stop()
 
     def _rounds(self) -> dict[str, list[Run]]:
         runs: dict[str, list[Run]] = {name: [] for name in self._chosen}

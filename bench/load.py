@@ -30,8 +30,6 @@ class Run(Struct):
     """Processor time of the server's workers for all answers; None if nobody looked."""
     lane_share: float | None = None
     """Of all hits, those that the hit lane has answered; None if nobody can say."""
-    late: Histogram | None = None
-    """How late the generator of an open loop was itself."""
     answer_bytes: tuple[int, ...] = ()
     """Sizes of the right answers, heads included, as far as they were known beforehand."""
     engine: str = "own"
@@ -67,10 +65,7 @@ async def generate(load: Load) -> Run:
     finally:
         while slice_.open:
             slice_.open.pop().abort()
-    late = slice_.late if isinstance(slice_, OpenSlice) else None
-    return Run(
-        slice_.answers, seconds, cpu_s, latency, late=late, answer_bytes=slice_.answer_bytes()
-    )
+    return Run(slice_.answers, seconds, cpu_s, latency, answer_bytes=slice_.answer_bytes())
 
 
 async def _connect(slice_: Slice) -> None:

@@ -17,8 +17,6 @@ class OpenSlice(Slice):
 
     def __init__(self, load: Load) -> None:
         super().__init__(load)
-        self.late = Histogram()
-        """How long after they were due questions went out though a connection was free, ns."""
         self._step_ns = round(1e9 / load.rate)
         self._next_ns = 0
         self._measured_ns = 0
@@ -63,7 +61,6 @@ class OpenSlice(Slice):
         now_ns = time.perf_counter_ns()
         while self._next_ns <= now_ns:
             if self._free:
-                self.late.record(now_ns - self._next_ns)
                 self._free.pop().ask(self._next_ns)
             else:
                 self._backlog.append(self._next_ns)

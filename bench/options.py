@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
             "with --target nobody sets keys, and nobody counts the provider's calls: "
             + ", ".join(unfit)
         )
-    if "open-loop" in chosen:
+    if any(SCENARIOS[name].is_open for name in chosen):
         chosen.add("repeat")  # which says at what rate
     options.scenario = [name for name in SCENARIOS if name in chosen]
     return options

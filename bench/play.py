@@ -134,7 +134,9 @@ def _load(scenario: Scenario, place: Place, how: How) -> Load:
     tokens = place.tokens
     if scenario.server is Server.NGINX:
         tokens = Always(NGINX_TOKENS)
-    elif scenario.server is Server.BARE and scenario.path == COUNT_PATH:
+    elif scenario.server is Server.RAW or (
+        scenario.server is Server.BARE and scenario.path == COUNT_PATH
+    ):
         tokens = Always(BARE_TOKENS)
     address = place.addresses[scenario.server]
     asked = message(scenario, address, place.key, place.model, tokens)

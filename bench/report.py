@@ -13,7 +13,7 @@ FORMAT = 2
 _PERCENTS = (50.0, 90.0, 99.0, 99.9, 99.99)
 _NEAR_CEILING = 0.8
 _UNSTEADY = 0.3
-_LATE_MS = 1.0
+_SLOW_MS = 1.0
 
 
 class ServerFacts(Struct, frozen=True):
@@ -33,8 +33,6 @@ class Slice(Struct, frozen=True):
     """Processor time of the server's workers for each answer; None where nobody can see it."""
     lane_share: float | None
     """Of all hits, those that the hit lane has answered; None where nobody can say."""
-    late_p99_ms: float | None
-    """How late the generator of an open loop was itself."""
     latency_ms: dict[str, float]
 
 
@@ -85,7 +83,6 @@ def _slice(run: Run) -> Slice:
             None if run.server_cpu_s is None else round(run.server_cpu_s / run.answers * 1e6, 1)
         ),
         lane_share=None if run.lane_share is None else round(run.lane_share, 4),
-        late_p99_ms=run.late.percentile_ns(99) / 1e6 if run.late else None,
         latency_ms={f"p{percent:g}": value / 1e6 for percent, value in found.items()},
     )
 
@@ -145,14 +142,13 @@ def _cpu_ratio(rounds: tuple[Slice, ...], others: tuple[Slice, ...]) -> float | 
 def warnings(summaries: dict[str, Summary]) -> list[str]:
     """What a reader must know before believing the figures."""
     found = []
+    floor = summaries.get("open-loop-raw")
+    if floor is not None and (own_ms := floor.latency_ms["p99"]) > _SLOW_MS:
+        found.append(
+            f"open-loop: against a raw socket the load generator itself sees {own_ms:.1f} ms (p99)"
+        )
     for name, summary in summaries.items():
         rate, ceiling = summary.requests_per_s, summary.ceiling_requests_per_s
-        late_ms = _median(one.late_p99_ms for one in summary.rounds)
-        if late_ms is not None and late_ms > _LATE_MS:
-            found.append(
-                f"{name}: the load generator itself was late by {late_ms:.1f} ms (p99):"
-                " the server may be faster"
-            )
         if rate is None:
             continue
         if ceiling is not None and rate > _NEAR_CEILING * ceiling:

@@ -26,6 +26,8 @@ class Server(StrEnum):
     BARE = "bare"
     NGINX = "nginx"
     PROVIDER = "provider"
+    RAW = "raw"
+    """A raw socket that answers a constant: how fast the own generator is."""
 
 
 class Traffic(StrEnum):
@@ -193,6 +195,12 @@ SCENARIOS = {
             says=f"200 connections, one cold question, provider takes {HERD_DELAY_S:g} s",
             upstream=Upstream.ONE,
             at_once=200,
+        ),
+        Scenario(
+            name="open-loop-raw",
+            says="the raw socket at the same rate: what the generator and the machine take",
+            server=Server.RAW,
+            is_open=True,
         ),
         Scenario(
             name="open-loop",

@@ -7,8 +7,8 @@ from msgspec import Struct
 from rich.console import Console
 
 from bench import machine, nginx
-from bench.play import Always, Hits, Place
-from bench.scenarios import BARE_TOKENS, NGINX_TOKENS, PROVIDER_VARIABLE, Server
+from bench.play import Hits, Place
+from bench.scenarios import NGINX_TOKENS, PROVIDER_VARIABLE, Server
 from bench.servers import (
     Process,
     SimulatedProvider,
@@ -93,21 +93,10 @@ class Stage:
                 large, _ = body(self._who.model, GROWN_BYTES)
                 count(self.place.addresses[server], self._who.key, large)
 
-    def raw_socket(self) -> tuple[Process, Place]:
-        """The fastest answer there is, to see how fast the load generator is."""
-        raw = self._start("raw", "bench.bare")
-        place = Place(
-            addresses=dict.fromkeys(Server, raw.announced()),
-            key=self._who.key,
-            model=self._who.model,
-            tokens=Always(BARE_TOKENS),
-            provider=None,
-            scratch=self._scratch,
-        )
-        return raw, place
-
     def _started(self, server: Server) -> Address:
         match server:
+            case Server.RAW:
+                return self._start(server, "bench.bare").announced()
             case Server.NGINX:
                 port = free_port()
                 command = nginx.command(self._scratch, port, NGINX_TOKENS)
@@ -165,7 +154,7 @@ class Stage:
         return started.cpu_s() if started else None
 
     def _hits(self, server: Server) -> Hits | None:
-        if server in {Server.BARE, Server.NGINX, Server.PROVIDER}:
+        if server in {Server.BARE, Server.NGINX, Server.PROVIDER, Server.RAW}:
             return None
         return hits(self.place.addresses[server], self._who.key)
 

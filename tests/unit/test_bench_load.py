@@ -240,7 +240,6 @@ def test_an_open_loop_times_each_question_from_when_it_was_due(connections: int)
 def test_an_open_loop_asks_what_it_should_however_slow_the_server_is() -> None:
     result = run(always(answer()), connections=50, seconds=0.5, rate=400)
     assert 300 < result.rate <= 410
-    assert result.late is not None
 
 
 def test_an_open_loop_believes_no_server_either() -> None:

@@ -146,6 +146,12 @@ def test_a_figure_of_the_generator_itself_comes_with_a_warning() -> None:
     assert warnings(far) == []
 
 
+def test_an_open_loop_that_is_slow_by_itself_comes_with_a_warning() -> None:
+    slow = summarise({"open-loop-raw": [slice_of(9, 1_100_000)]}, {})
+    assert "1.1 ms" in " ".join(warnings(slow))
+    assert warnings(summarise({"open-loop-raw": [slice_of(9, 900_000)]}, {})) == []
+
+
 def test_rounds_that_disagree_come_with_a_warning() -> None:
     found = summarise({"bare": [slice_of(70), slice_of(100), slice_of(110)]}, {"bare": 1000.0})
     assert "rounds differ" in " ".join(warnings(found))

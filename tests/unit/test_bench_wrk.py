@@ -55,4 +55,4 @@ def test_no_answers_are_no_figure(said: str) -> None:
 def test_only_what_is_prepared_is_asked_by_wrk() -> None:
     fits = {name for name, scenario in SCENARIOS.items() if scenario.fits_wrk}
     own = {"bare-own", "other-bytes", "miss-plain-httpx", "miss", "provider", "miss-latency"}
-    assert set(SCENARIOS) - fits == {*own, "herd", "open-loop"}
+    assert set(SCENARIOS) - fits == {*own, "herd", "open-loop-raw", "open-loop"}

@@ -32,6 +32,8 @@ class Run(Struct):
     """Of all hits, those that the hit lane has answered; None if nobody can say."""
     answer_bytes: tuple[int, ...] = ()
     """Sizes of the right answers, heads included, as far as they were known beforehand."""
+    received_bytes: int = 0
+    """Of all answers; 0 where each was looked at."""
     engine: str = "own"
 
     @property

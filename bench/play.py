@@ -92,23 +92,21 @@ class How(Struct, frozen=True, kw_only=True):
 def play(scenario: Scenario, place: Place, how: How) -> Run:
     """Run one slice of a scenario. Raises WrongAnswerError when it was not what it says it is."""
     load = _load(scenario, place, how)
-    answer_bytes = (0, 0)
     if scenario.upstream is Upstream.NONE:
         prime(load)
-        answer_bytes = prime(load)
     if place.provider is not None:
         place.provider.restart(HERD_DELAY_S if scenario.at_once else 0)
     hits = place.hits(scenario.server)
     cpu_s = place.cpu_s(scenario.server)
     if how.engine is Engine.WRK:
-        result = wrk.run(load, place.scratch, answer_bytes)
+        result = wrk.run(load, place.scratch)
     else:
         # Only one process can ask all at the same time, or at a steady rate.
         result = run(load, 1 if scenario.at_once or scenario.is_open else how.processes)
     result.server_cpu_s = _difference(cpu_s, place.cpu_s(scenario.server))
     result.lane_share = _lane_share(hits, place.hits(scenario.server))
     if how.engine is Engine.WRK:
-        prime(load)
+        wrk.check_sizes(result, load.connections, prime(load))
     if place.provider is not None:
         _check_calls(scenario, result.answers, place.provider.calls())
     return result

@@ -68,12 +68,8 @@ def path() -> str | None:
     return shutil.which("wrk")
 
 
-def run(load: Load, scratch: Path, answer_bytes: tuple[int, int]) -> Run:
-    """Run one slice of whole seconds.
-
-    ``answer_bytes`` are the sizes of the shortest and the longest right answer, with their heads.
-    Raises WrongAnswerError for errors, other statuses and answers of other sizes.
-    """
+def run(load: Load, scratch: Path) -> Run:
+    """Run one slice of whole seconds. Raises WrongAnswerError for errors and bad statuses."""
     script = scratch / "wrk.lua"
     script.write_text(_script(load, scratch / "wrk.data") + _DONE)
     command = (
@@ -90,12 +86,12 @@ def run(load: Load, scratch: Path, answer_bytes: tuple[int, int]) -> Run:
     cpu_s = _children_s() - before_s
     if done.returncode:
         raise WrongAnswerError(f"wrk ended with exit code {done.returncode}: {done.stderr.strip()}")
-    found = parse(done.stdout, load.connections, answer_bytes)
+    found = parse(done.stdout)
     found.client_cpu_s = cpu_s
     return found
 
 
-def parse(printed: str, connections: int, answer_bytes: tuple[int, int]) -> Run:
+def parse(printed: str) -> Run:
     """Read what the script made wrk print. Raises WrongAnswerError, as ``run``."""
     finished = _FINISHED.search(printed)
     if finished is None:
@@ -103,17 +99,26 @@ def parse(printed: str, connections: int, answer_bytes: tuple[int, int]) -> Run:
     requests, took_us, received_bytes, *errors = map(int, finished.groups())
     if any(errors) or not requests:
         raise WrongAnswerError(f"errors: {finished[0]}")
-    shortest, longest = answer_bytes
-    underway = connections * longest
-    if not requests * shortest - underway <= received_bytes <= requests * longest + underway:
-        raise WrongAnswerError(
-            f"{requests} answers had {received_bytes} bytes;"
-            f" the right ones have {shortest} to {longest} each"
-        )
     latency = Histogram()
     for us, count in _LATENCY.findall(printed):
         latency.merge(Histogram({int(us) * 1000: int(count)}))
-    return Run(requests, took_us / 1e6, 0, latency, engine="wrk")
+    return Run(requests, took_us / 1e6, 0, latency, received_bytes=received_bytes, engine="wrk")
+
+
+def check_sizes(run: Run, connections: int, answer_bytes: tuple[int, int]) -> None:
+    """Raises WrongAnswerError where answers of a run cannot have been the right ones.
+
+    ``answer_bytes`` are the sizes of the shortest and the longest right answer, with their heads.
+    Not judged is one answer for each connection: the last may be cut off, and the first of a
+    worker may say that it came from another.
+    """
+    shortest, longest = answer_bytes
+    room = connections * longest
+    if not run.answers * shortest - room <= run.received_bytes <= run.answers * longest + room:
+        raise WrongAnswerError(
+            f"{run.answers} answers had {run.received_bytes} bytes;"
+            f" the right ones have {shortest} to {longest} each"
+        )
 
 
 def _target(load: Load) -> str:

@@ -20,7 +20,7 @@ def printed(received: int = 200_000, late: int = 0, bad: int = 0) -> str:
 
 
 def test_requests_time_and_latencies_are_read() -> None:
-    run = wrk.parse(printed(), connections=2, answer_bytes=(200, 200))
+    run = wrk.parse(printed())
     assert run.answers == len(run.latency) == 1000
     assert run.rate == 500
     assert run.engine == "wrk"
@@ -31,25 +31,26 @@ def test_requests_time_and_latencies_are_read() -> None:
 @pytest.mark.parametrize("wrong", [{"late": 1}, {"bad": 1}])
 def test_a_single_error_fails_the_run(wrong: dict[str, int]) -> None:
     with pytest.raises(WrongAnswerError, match="=1"):
-        wrk.parse(printed(**wrong), connections=2, answer_bytes=(200, 200))
+        wrk.parse(printed(**wrong))
 
 
 @pytest.mark.parametrize(
     ("received", "passes"), [(199_600, True), (199_599, False), (200_401, False)]
 )
 def test_answers_of_another_size_fail_the_run(received: int, *, passes: bool) -> None:
-    """Answers may be under way on each connection when the time is up, and no others."""
+    """One answer for each connection may be under way when the time is up."""
+    run = wrk.parse(printed(received))
     if passes:
-        assert wrk.parse(printed(received), connections=2, answer_bytes=(200, 200)).answers
+        wrk.check_sizes(run, connections=2, answer_bytes=(200, 200))
         return
     with pytest.raises(WrongAnswerError, match="the right ones have 200 to 200"):
-        wrk.parse(printed(received), connections=2, answer_bytes=(200, 200))
+        wrk.check_sizes(run, connections=2, answer_bytes=(200, 200))
 
 
 @pytest.mark.parametrize("said", ["", "unable to connect", printed().replace("1000", "0")])
 def test_no_answers_are_no_figure(said: str) -> None:
     with pytest.raises(WrongAnswerError):
-        wrk.parse(said, connections=2, answer_bytes=(200, 200))
+        wrk.parse(said)
 
 
 def test_only_what_is_prepared_is_asked_by_wrk() -> None:

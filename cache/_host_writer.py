@@ -26,6 +26,9 @@ QUEUE_BYTES = 16 * 2**20
 BATCH_ENTRIES = 500
 BATCH_BYTES = 2**18
 BATCH_S = 0.02
+URGENT_S = 0.002
+"""How long those that somebody may wait for wait for each other: a transaction each would take as
+long as asking the provider."""
 WATCH_S = 1.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
 CLOSE_S, INTERRUPT_S = 2.0, 0.5
@@ -95,7 +98,9 @@ class HostWriter:
                 self._queue.append(job)
                 self._queued_bytes += job.size_bytes
                 self._urgent += job.done is not None
-                if job.done is not None or len(self._queue) in {1, BATCH_ENTRIES}:
+                # Each bell costs the loop a turn of the interpreter: one for all that are urgent.
+                first = job.done is not None and self._urgent == 1
+                if first or len(self._queue) in {1, BATCH_ENTRIES}:
                     self._bell.notify()
         if not takes:
             self._drop(job, HostFileError("the queue is full" if full else "not open"))
@@ -157,6 +162,8 @@ class HostWriter:
             if self._queue and not self._urgent:
                 self._bell.wait_for(self._batch_is_due, BATCH_S)
             closing = self._closing
+        if self._urgent and not closing:
+            time.sleep(URGENT_S)
         return self._take(BATCH_ENTRIES, BATCH_BYTES) or (None if closing else [])
 
     def _take(self, most: int, most_bytes: int) -> list[Job]:

@@ -1,7 +1,7 @@
-"""The only network I/O to providers: one pooled client per worker, httpx's interface.
+"""The only network I/O to providers: one pooled client per worker.
 
-httpx's own transport costs 1.8 ms of CPU per call at 32 in flight, the pyreqwest transport a
-tenth of it; docs/decisions/0001-dependencies.md has the figures.
+pyreqwest by its own interface: behind httpx's, whose requests and responses are made only to be
+taken apart again, a call takes five times as long (docs/decisions/0001-dependencies.md).
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 from msgspec import Struct
 from pyreqwest.client import ClientBuilder
-from pyreqwest.compatibility.httpx import HttpxTransport
+from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.response import Response
 
 from adapters.base import UpstreamRequest
 
@@ -92,7 +92,7 @@ class Upstream:
         )
         if (bundle := ca_bundle(environ)) is not None:
             builder = builder.add_root_certificate_pem(bundle)
-        self._transport = HttpxTransport(builder.build())
+        self._client = builder.build()
         self._room = asyncio.Semaphore(in_use)
         # One address that hangs leaves room for the others.
         self._share = in_use if hosts == 1 else max(in_use * 3 // 4, 1)
@@ -122,8 +122,9 @@ class Upstream:
         here = self._rooms.get(base_url)
         if here is None:
             here = self._rooms[base_url] = asyncio.Semaphore(self._share)
+        is_full = here.locked() or self._room.locked()
         try:
-            async with asyncio.timeout(wait_s):
+            async with asyncio.timeout(wait_s if is_full else None):
                 for room in (here, self._room):
                     await room.acquire()
                     taken.append(room)
@@ -133,38 +134,34 @@ class Upstream:
     async def _send(self, request: UpstreamRequest, timeout_s: float) -> UpstreamReply:
         # The client has to know the deadline: cancelling it ends nothing, so that a request which
         # hangs would keep its connection, one of those in use, for ever (pyreqwest 0.15.1).
-        prepared = httpx.Request(
-            request.method,
-            request.url,
-            headers=request.headers,
-            content=request.body,
-            extensions={"timeout": {"read": timeout_s}},
+        prepared = (
+            self._client.request(request.method, request.url)
+            .headers(request.headers)
+            .body_bytes(request.body)
+            .timeout(timedelta(seconds=timeout_s))
+            .build_streamed()
         )
         try:
-            async with asyncio.timeout(timeout_s):
-                response = await self._transport.handle_async_request(prepared)
-                try:
-                    return await _read(response)
-                finally:
-                    await response.aclose()
-        except (TimeoutError, httpx.TimeoutException) as error:
+            async with prepared as response:
+                return await _read(response)
+        except TimeoutError as error:
             raise UpstreamUnreachableError("no answer in time", timed_out=True) from error
-        except httpx.RequestError as error:
+        except PyreqwestError as error:
             reason = type(error).__name__
             raise UpstreamUnreachableError(reason, timed_out=False) from error
 
     async def close(self) -> None:
         """Close every pooled connection."""
-        await self._transport.aclose()
+        await self._client.close()
 
 
-async def _read(response: httpx.Response) -> UpstreamReply:
-    if response.is_redirect:
+async def _read(response: Response) -> UpstreamReply:
+    if 300 <= response.status <= 399:  # noqa: PLR2004 -- the class of redirects
         raise UnusableReplyError("a redirect, which is not followed")
     body = bytearray()
-    async for chunk in response.aiter_raw():
+    while (chunk := await response.body_reader.read_chunk()) is not None:
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
             raise UnusableReplyError("a reply larger than a count can be")
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return UpstreamReply(response.status_code, headers, bytes(body))
+    return UpstreamReply(response.status, headers, bytes(body))

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from sanic import Sanic
 
+from adapters.base import Endpoint
 from adapters.credentials import Credentials
 from adapters.estimate import Estimator
 from adapters.registry import ESTIMATE
@@ -152,7 +153,7 @@ class Worker:
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
         self.upstream = Upstream(connections=provider_connections, hosts=_hosts(settings))
-        self.credentials = Credentials()
+        self.credentials = Credentials(one.credential for one in _endpoints(settings))
         self.tiers = open_tiers(settings, self.metrics.cache, WALL_CLOCK)
         if limits is None or row is None:  # a process without others
             limits, row = share_limits(settings, rows=1), 0
@@ -226,9 +227,14 @@ def room_for_connections(wanted: int) -> Room:
 
 def _hosts(settings: Settings) -> int:
     """Count the places that may be asked."""
+    return len({urlsplit(one.base_url).netloc for one in _endpoints(settings)})
+
+
+def _endpoints(settings: Settings) -> list[Endpoint]:
+    """List all that may be asked."""
     endpoints = [one.endpoint for one in settings.models.deployments]
     others = [one.alternate.endpoint for one in endpoints if one.alternate is not None]
-    return len({urlsplit(one.base_url).netloc for one in (*endpoints, *others)})
+    return [*endpoints, *others]
 
 
 def metrics_layout(settings: Settings) -> Layout:

@@ -27,14 +27,13 @@ VIEWED_BYTES = 4096
 class Partial:
     """A request of which the rest has yet to come."""
 
-    __slots__ = ("begun", "digest", "missing_bytes", "pieces", "started_s", "timer")
+    __slots__ = ("begun", "digest", "missing_bytes", "pieces", "timer")
 
-    def __init__(self, begun: Begun, digest: Digest, started_s: float) -> None:
+    def __init__(self, begun: Begun, digest: Digest) -> None:
         self.begun = begun
         self.digest = digest
         self.pieces: list[bytes] = []
         self.missing_bytes = 0
-        self.started_s = started_s
         self.timer: TimerHandle | None = None
 
 
@@ -107,7 +106,7 @@ class LaneProtocol(StrictProtocol):
         digest = begun.digest()
         end = start + begun.body_bytes
         if end > len(data):
-            return self._wait(begun, digest, data, start, started_s)
+            return self._wait(begun, digest, data, start)
         if begun.body_bytes < VIEWED_BYTES:
             digest.update(data[start:end])
         else:
@@ -124,7 +123,7 @@ class LaneProtocol(StrictProtocol):
             self.transport.write(written)
             self._time = time.monotonic()
 
-    def _wait(self, begun: Begun, digest: Digest, data: bytes, start: int, started_s: float) -> int:
+    def _wait(self, begun: Begun, digest: Digest, data: bytes, start: int) -> int:
         """Keep the beginning of a request whose body comes in pieces."""
         http = self._http
         if http is None or begun.body_bytes > MAX_BODY_BYTES:
@@ -135,7 +134,7 @@ class LaneProtocol(StrictProtocol):
         except ProxyError:
             return 0
         digest.update(memoryview(data)[start:])
-        partial = self._partial = Partial(begun, digest, started_s)
+        partial = self._partial = Partial(begun, digest)
         partial.pieces.append(data)
         partial.missing_bytes = start + begun.body_bytes - len(data)
         partial.timer = self.loop.call_later(PATIENCE_S, self._hand_on, partial)
@@ -144,6 +143,7 @@ class LaneProtocol(StrictProtocol):
 
     def _more(self, partial: Partial, data: bytes) -> bytes:
         """Add to a request; return what comes behind it."""
+        started_s = time.perf_counter()  # as the ordinary way, which begins when a body is whole
         piece, behind = data, b""
         if len(data) > partial.missing_bytes:
             piece, behind = data[: partial.missing_bytes], data[partial.missing_bytes :]
@@ -158,17 +158,22 @@ class LaneProtocol(StrictProtocol):
             except ProxyError:
                 self._hand_on(partial)
             return b""
-        written = None
-        if self._is_free():
-            written = self._lane.answer(
-                partial.begun, partial.digest.digest(), partial.pieces, partial.started_s
-            )
+        written = self._complete(partial, started_s) if self._is_free() else None
         if written is None:
             self._hand_on(partial)
         else:
             self._end_partial(partial)
             self._write(written)
         return behind
+
+    def _complete(self, partial: Partial, started_s: float) -> bytes | None:
+        """Answer a request of which all has come; None also for a fault of the lane."""
+        try:
+            digest = partial.digest.digest()
+            return self._lane.answer(partial.begun, digest, partial.pieces, started_s)
+        except Exception as error:  # noqa: BLE001 -- as in `data_received`
+            logger.error("hit lane: %s", describe(error))
+            return None
 
     def _hand_on(self, partial: Partial) -> None:
         """Let the ordinary way have what has come."""

@@ -10,7 +10,15 @@ import msgspec
 import pytest
 
 from bench.provider import SimulatedProvider
-from tests.e2e.exchange import COUNT, MODEL, Connection, anthropic, model_list, question
+from tests.e2e.exchange import (
+    COUNT,
+    MODEL,
+    Connection,
+    anthropic,
+    event,
+    model_list,
+    question,
+)
 from tests.server import KEY, Tallygate
 
 Start = Callable[..., Tallygate]
@@ -85,6 +93,24 @@ def test_a_body_that_pauses_is_waited_for_by_the_ordinary_way(server: Tallygate)
         one.send(whole)  # and the lane is back
         assert one.read().json() == right
     assert server.metrics()["tallygate_lane_hits_total"] == before + 1
+
+
+def test_how_long_a_body_took_to_come_is_not_told_as_the_time_of_its_answer(
+    server: Tallygate,
+) -> None:
+    pause_s = 0.4
+    whole = request(large_question())
+    before = server.metrics()["tallygate_lane_hits_total"]
+    with Connection(server.port) as one:
+        one.send(whole)
+        one.read()
+        one.send(whole[:-10])
+        time.sleep(pause_s)
+        one.send(whole[-10:])
+        answer = one.read()
+    assert server.metrics()["tallygate_lane_hits_total"] == before + 1
+    told = event(server, answer.headers["request-id"])
+    assert told["duration_ms"] < pause_s * 1000 / 2
 
 
 def test_clients_that_leave_in_the_middle_hold_nothing(start: Start, provider: Any) -> None:

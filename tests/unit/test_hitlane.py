@@ -4,9 +4,12 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from sanic.config import Config
 
 from app.hitlane import LaneProtocol
+from app.lane import NOT_OURS, Begun
+from app.strict_http import StrictHttp
 
 REQUEST = b"POST /v1/messages/count_tokens HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
 
@@ -18,21 +21,37 @@ class Broken:
         raise RuntimeError(raw)
 
 
+class BrokenAtLast:
+    """A lane with a fault that shows when a body is whole."""
+
+    def understand(self, raw: bytes) -> Begun:
+        del raw
+        return Begun(NOT_OURS, body_bytes=2, echo="")
+
+    def answer(self, begun: Begun, digest: bytes, pieces: Any, started_s: float) -> None:
+        raise RuntimeError(begun, digest, pieces, started_s)
+
+
 class Transport:
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None
 
 
-def test_a_fault_of_the_lane_costs_no_request(caplog: Any) -> None:
+@pytest.mark.parametrize("lane", [Broken(), BrokenAtLast()])
+@pytest.mark.parametrize("cut", [0, -1])
+def test_a_fault_of_the_lane_costs_no_request(caplog: Any, lane: Any, cut: int) -> None:
     """The ordinary way has the request, whole; the log has the place, and nothing of the text."""
 
     async def receive() -> bytes:
-        ctx = SimpleNamespace(lane=Broken(), max_connections=1, spare_connections=1)
+        ctx = SimpleNamespace(lane=lane, max_connections=1, spare_connections=1)
         app: Any = SimpleNamespace(ctx=ctx, config=Config(env_prefix=None))
-        app.__dict__.update(request_class=None, error_handler=None, handle_request=None)
+        parts = ("request_class", "error_handler", "handle_request", "dispatch")
+        app.__dict__.update(dict.fromkeys(parts))
         protocol = LaneProtocol(loop=asyncio.get_running_loop(), app=app)
         protocol.connection_made(Transport())
-        protocol.data_received(REQUEST)
+        protocol._http = StrictHttp(protocol)
+        for piece in (REQUEST[:cut], REQUEST[cut:]):
+            protocol.data_received(piece)
         received = bytes(protocol.recv_buffer)
         assert protocol._task is not None
         protocol._task.cancel()

@@ -36,11 +36,19 @@ ROUTES = {
 }
 
 _request_line = re.compile(rb"POST ([^ ?]+)(?:\?([^ ]*))? HTTP/1\.1").fullmatch
-# What a client says otherwise in each request, and what is the same to us whatever it says.
+VARYING = (
+    "content-length",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "x-stainless-retry-count",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "idempotency-key",
+)
+"""What a client says otherwise in each request, and what is the same to us whatever it says."""
 _split = re.compile(
-    rb"\r\n(content-length|x-request-id|traceparent|tracestate|x-stainless-retry-count"
-    rb"|x-amzn-trace-id|x-cloud-trace-context|idempotency-key):[\t ]*([\x20-\x7e]*)(?=\r\n|\Z)",
-    re.IGNORECASE,
+    rb"\r\n(%b):[\t ]*([\x20-\x7e]*)(?=\r\n|\Z)" % "|".join(VARYING).encode(), re.IGNORECASE
 ).split
 _length = re.compile(rb"(0|[1-9][0-9]{0,8}) *").fullmatch
 
@@ -50,9 +58,10 @@ class Known(Struct, frozen=True):
 
     route: str
     caller: Caller
+    says_all: bytes
+    """Everything that decides what is asked, but the body."""
     small: Digest
-    """Of everything but the body, where that is to follow and is small."""
-    large: Digest
+    """The same, begun to be digested for a small body; for a large one it would take 2 KB."""
     query: str | None
     """None on the unified route, where it means nothing."""
     said: Said
@@ -80,11 +89,12 @@ class Begun(NamedTuple):
 
     def digest(self) -> Digest:
         """Begin to digest the request: its body is to follow."""
-        known = self.known
-        return (known.large if self.body_bytes >= LARGE_BYTES else known.small).copy()
+        if self.body_bytes >= LARGE_BYTES:
+            return begin(self.known.says_all, self.body_bytes)
+        return self.known.small.copy()
 
 
-NOT_OURS = Known("", Caller(""), begin(b"", 0), begin(b"", 0), None, said({}), "")
+NOT_OURS = Known("", Caller(""), b"", begin(b"", 0), None, said({}), "")
 """A head that is well-formed and whose requests go the ordinary way."""
 NOTHING_TOLD = CountEvent(time_s=0, request_id="", status=0, duration_ms=0, route="")
 
@@ -95,6 +105,8 @@ class HitLane:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._max_body_bytes = worker.settings.server.max_body_bytes
+        # The configuration may let one of them name the end user: then it is not the same to us.
+        self._telling = set(VARYING) & set(worker.settings.end_user_headers)
         self._heads: Recent[Known] = Recent(MAX_HEADS)
         self._ready: Recent[Ready] = Recent(MAX_READY)
 
@@ -131,7 +143,7 @@ class HitLane:
         ``pieces`` are the whole request, ``started_s`` is on the clock of ``time.perf_counter``.
         """
         known, worker = begun.known, self._worker
-        found = worker.repeats.find(digest, known.caller) or self._find(known, digest, pieces)
+        found = worker.repeats.find(digest, known.caller) or self._find(begun, digest, pieces)
         if found is None:
             return None
         repeat, record = found
@@ -152,9 +164,15 @@ class HitLane:
         return written
 
     def _find(
-        self, known: Known, digest: bytes, pieces: Sequence[bytes]
+        self, begun: Begun, digest: bytes, pieces: Sequence[bytes]
     ) -> tuple[Repeat, Record] | None:
-        """Look up a question that was asked before in other bytes."""
+        """Look up a question that was asked before in other bytes.
+
+        Not a large one: of a miss it would be decoded twice, 11 ms a megabyte.
+        """
+        if begun.body_bytes >= LARGE_BYTES:
+            return None
+        known = begun.known
         counter, caller = self._worker.counter, known.caller
         try:
             question = _read(pieces, known)
@@ -181,6 +199,8 @@ class HitLane:
             return NOT_OURS
         if len(headers.getall("x-request-id", ())) > 1:  # the first counts, and may be literal here
             return NOT_OURS
+        if any(name in headers for name in self._telling):
+            return NOT_OURS
         worker = self._worker
         try:
             caller = worker.authenticator.caller(headers)
@@ -199,8 +219,7 @@ class HitLane:
         except ProxyError:
             return NOT_OURS
         agent = plain_text(headers.get("user-agent", ""))
-        small, large = begin(says_all, 0), begin(says_all, LARGE_BYTES)
-        return Known(route, caller, small, large, query, says, agent)
+        return Known(route, caller, says_all, begin(says_all, 0), query, says, agent)
 
 
 def _read(pieces: Sequence[bytes], known: Known) -> Question:

@@ -113,6 +113,33 @@ def test_how_long_a_body_took_to_come_is_not_told_as_the_time_of_its_answer(
     assert told["duration_ms"] < pause_s * 1000 / 2
 
 
+def test_a_large_question_in_other_bytes_is_decoded_once(server: Tallygate) -> None:
+    """By the ordinary way; from then on these bytes, too, are known."""
+    body = large_question()
+    right = server.count(body).json()
+    before = server.metrics()["tallygate_lane_hits_total"]
+    with Connection(server.port) as one:
+        for hits in (0, 1):
+            one.send(request(body + b" "))
+            answer = one.read()
+            assert answer.json() == right
+            assert answer.headers["x-tallygate-source"] == "cache"
+            assert server.metrics()["tallygate_lane_hits_total"] == before + hits
+
+
+@pytest.mark.parametrize("header", ["X-Request-Id", "Idempotency-Key"])
+def test_an_end_user_may_be_named_by_a_header_that_varies(
+    start: Start, provider: SimulatedProvider, header: str
+) -> None:
+    server = start(config(provider) | {"general_settings": {"user_header_name": header}})
+    body = msgspec.json.encode(question())
+    with Connection(server.port) as one:
+        for user in ("anna", "anna", "bert", "carl"):
+            one.send(request(body, f"{header.lower()}: {user}"))
+            told = event(server, one.read().headers["request-id"])
+            assert told["end_user"] == user
+
+
 def test_clients_that_leave_in_the_middle_hold_nothing(start: Start, provider: Any) -> None:
     """Room for two such bodies at a time: each that leaves gives its place back."""
     server = start(config(provider, max_held_bytes=700_000))

@@ -46,7 +46,7 @@ def config(provider: SimulatedProvider, **server: Any) -> dict[str, Any]:
         ),
         "general_settings": {
             "user_header_mappings": [
-                {"header_name": END_USER_HEADER, "litellm_user_role": "internal_user"}
+                {"header_name": END_USER_HEADER, "litellm_user_role": "customer"}
             ]
         },
         "keys": [{"name": "other", "key": OTHER_KEY, "models": ["claude-3-5-sonnet", "wild/*"]}],

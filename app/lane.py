@@ -30,6 +30,8 @@ END = b"\r\n\r\n"
 MAX_HEADS = 4096
 MAX_READY = 8192
 """Answers that stay written; each is about a kilobyte with its event."""
+MAX_SAYS_BYTES = 1024
+"""Of what decides what is asked, but the body: with it a head takes up to six kilobytes."""
 ROUTES = {
     b"/v1/messages/count_tokens": "messages",
     b"/anthropic/v1/messages/count_tokens": "pass_through",
@@ -210,7 +212,7 @@ class HitLane:
             return NOT_OURS
         query = (asked[2] or b"").decode() if route == "pass_through" else None
         says_all = worker.repeats.head(headers, query, caller)
-        if says_all is None:
+        if says_all is None or len(says_all) > MAX_SAYS_BYTES:
             return NOT_OURS
         try:
             check_content(headers)

@@ -182,6 +182,23 @@ def test_a_flood_of_heads_leaves_room_for_those_that_come_again(server: Tallygat
     assert server.metrics()["tallygate_lane_hits_total"] == before + 500
 
 
+def test_heads_that_say_much_are_not_kept(server: Tallygate) -> None:
+    """Thousands of them would take more memory than all counts."""
+    body = msgspec.json.encode(question())
+    before = server.metrics()["tallygate_lane_hits_total"]
+    with Connection(server.port) as one:
+        for length, hits in ((30, 1), (120, 0)):
+            betas = ",".join(f"{number:02d}".ljust(length, "x") for number in range(20))
+            heard = []
+            for _ in range(2):
+                one.send(request(body, f"anthropic-beta: {betas}"))
+                heard.append(one.read())
+            assert [one.headers["x-tallygate-source"] for one in heard] == ["live", "cache"]
+            assert heard[0].json() == heard[1].json()
+            before += hits
+            assert server.metrics()["tallygate_lane_hits_total"] == before
+
+
 def test_the_switch(start: Start, provider: Any) -> None:
     server = start(config(provider, hit_lane=False))
     body = msgspec.json.encode(question())

@@ -23,7 +23,7 @@ def bodies(dice: Dice, count: int) -> list[bytes]:
 
 def _good(dice: Dice) -> bytes:
     # Some are larger than what a socket is read in at a time.
-    length = dice.choice((1, 20, 300, 3_000, 30_000, 70_000, 200_000))
+    length = dice.choice((1, 20, 300, 3_000, 6_000, 30_000, 70_000, 200_000))
     asked: dict[str, object] = {
         "model": dice.choice(MODELS),
         "messages": [{"role": "user", "content": _text(dice, length)}],
@@ -158,6 +158,18 @@ def _chunked(line: str, fields: list[Field], body: bytes) -> tuple[str, list[Fie
     return line, [*fields[:-1], ("transfer-encoding", "chunked")], framed + b"0\r\n\r\n"
 
 
+def _length(write: Callable[[int], str]) -> Odd:
+    return lambda line, fields, body: (
+        line,
+        [*fields[:-1], ("content-length", write(len(body)))],
+        body,
+    )
+
+
+def _in_capitals(line: str, fields: list[Field], body: bytes) -> tuple[str, list[Field], bytes]:
+    return line, [(name.upper(), value) for name, value in fields], body
+
+
 ODD: tuple[Odd, ...] = (
     _chunked,
     _with(("connection", "close")),
@@ -172,8 +184,28 @@ ODD: tuple[Odd, ...] = (
     _line(lambda line: line.replace("count_tokens", "count_tokens/")),
     _line(lambda line: line.replace("count_tokens", "count%5ftokens")),
     _line(lambda line: line.replace("POST /", "POST //")),
-    lambda line, fields, body: (line, [*fields[:-1], ("content-length", f"0{len(body)}")], body),
-    lambda line, fields, body: (line, [*fields[:-1], ("content-length", f"{len(body)}  ")], body),
+    _length(lambda size: f"0{size}"),
+    _length(lambda size: f"{size}  "),
+    _length(lambda size: f"{size}\t"),
+    _length(lambda size: f"+{size}"),
+    _length(lambda size: f"{size}, {size}"),
+    _length(lambda size: f"{size:020}1"),
+    _in_capitals,
+    _with(("x-request-id", "one"), ("x-request-id", "two")),
+    _with(("traceparent", "a\tb")),
+    _with(("tracestate", "content-length: 4")),
+    _with(("idempotency-key:", "")),
+    _with(("x-litellm-api-key", OTHER_KEY)),
+    _with(("cache-control", "")),
+    _with(("upgrade", "websocket")),
+    _with(("connection", "keep-alive, close")),
+    _with(("anthropic-beta", ",".join(f"beta-{number:0100}" for number in range(20)))),
+    *(_with(*((f"x-a{number}", "v") for number in range(count))) for count in (80, 88, 120)),
+    *(_with(("x-big", "v" * size)) for size in (8_000, 15_500, 16_200)),
+    _line(lambda line: line.replace(" HTTP", "? HTTP")),
+    _line(lambda line: line.replace(" HTTP", "?a?b HTTP")),
+    _line(lambda line: line.replace(" HTTP", "#f HTTP")),
+    _line(lambda line: f"\r\n{line}"),
     lambda line, fields, body: (line, fields[1:], body),
 )
 

@@ -15,7 +15,7 @@ from app.errors import ProxyError
 from app.lane import END, Begun, HitLane
 from app.log import describe, logger
 from app.repeats import Digest
-from app.strict_http import StrictHttp, StrictProtocol
+from app.strict_http import SMALL_BYTES, StrictHttp, StrictProtocol
 
 PATIENCE_S = 0.5
 """For the rest of a body; the ordinary way then goes on waiting, by its own clock."""
@@ -103,6 +103,8 @@ class LaneProtocol(StrictProtocol):
             if begun is None:
                 return 0
             self._head, self._begun = data[:start], begun
+        if begun.body_bytes > SMALL_BYTES and not self._has_room(begun.body_bytes):
+            return 0
         digest = begun.digest()
         end = start + begun.body_bytes
         if end > len(data):
@@ -118,6 +120,14 @@ class LaneProtocol(StrictProtocol):
         self._write(written)
         return end
 
+    def _has_room(self, size_bytes: int) -> bool:
+        try:
+            if self._http is not None:
+                self._http.check_room(size_bytes)
+        except ProxyError:
+            return False
+        return self._http is not None
+
     def _write(self, written: bytes) -> None:
         if self.transport is not None:
             self.transport.write(written)
@@ -129,7 +139,6 @@ class LaneProtocol(StrictProtocol):
         if http is None or begun.body_bytes > MAX_BODY_BYTES:
             return 0
         try:
-            http.check_room(begun.body_bytes)
             http.hold(len(data) - start)
         except ProxyError:
             return 0

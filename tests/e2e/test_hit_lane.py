@@ -154,6 +154,27 @@ def test_clients_that_leave_in_the_middle_hold_nothing(start: Start, provider: A
         assert one.read().json() == right
 
 
+def test_a_large_repeat_is_refused_where_others_hold_all_the_room(
+    start: Start, provider: Any
+) -> None:
+    """Whether it comes in one piece or in many: as by the ordinary way."""
+    server = start(config(provider, max_held_bytes=100_000))
+    body = msgspec.json.encode(question(system="x" * 66_000))
+    right = server.count(body).json()
+    new = request(msgspec.json.encode(question(system="x" * 90_000)))
+    with Connection(server.port) as holder:
+        holder.send(new[:-10])
+        time.sleep(PAUSE_S)
+        for _ in range(10):
+            with Connection(server.port) as one:
+                time.sleep(PAUSE_S)
+                one.send(request(body))
+                assert one.read().status_code == 529
+        holder.send(new[-10:])
+        assert holder.read().status_code == 200
+    assert server.count(body).json() == right
+
+
 def test_a_waiting_body_is_not_cut_when_the_server_ends(start: Start, provider: Any) -> None:
     server = start(config(provider, drain_notice_s=1))
     body = large_question()

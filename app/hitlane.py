@@ -13,7 +13,7 @@ from typing import Any
 
 from app.errors import ProxyError
 from app.lane import END, Begun, HitLane
-from app.log import describe, logger
+from app.log import describe, warn_operator
 from app.repeats import Digest
 from app.strict_http import SMALL_BYTES, StrictHttp, StrictProtocol
 
@@ -65,7 +65,7 @@ class LaneProtocol(StrictProtocol):
             try:
                 used = self._take(data) if self._is_free() else 0
             except Exception as error:  # noqa: BLE001 -- whatever it is, the ordinary way answers
-                logger.error("hit lane: %s", describe(error))
+                warn_operator(f"hit lane: {describe(error)}")
                 used = 0
             if not used:
                 super().data_received(data)
@@ -181,7 +181,7 @@ class LaneProtocol(StrictProtocol):
             digest = partial.digest.digest()
             return self._lane.answer(partial.begun, digest, partial.pieces, started_s)
         except Exception as error:  # noqa: BLE001 -- as in `data_received`
-            logger.error("hit lane: %s", describe(error))
+            warn_operator(f"hit lane: {describe(error)}")
             return None
 
     def _hand_on(self, partial: Partial) -> None:

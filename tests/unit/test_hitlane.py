@@ -39,8 +39,11 @@ class Transport:
 
 @pytest.mark.parametrize("lane", [Broken(), BrokenAtLast()])
 @pytest.mark.parametrize("cut", [0, -1])
-def test_a_fault_of_the_lane_costs_no_request(caplog: Any, lane: Any, cut: int) -> None:
+def test_a_fault_of_the_lane_costs_no_request(
+    caplog: Any, monkeypatch: pytest.MonkeyPatch, lane: Any, cut: int
+) -> None:
     """The ordinary way has the request, whole; the log has the place, and nothing of the text."""
+    monkeypatch.setattr("app.log._last_said", {})
 
     async def receive() -> bytes:
         ctx = SimpleNamespace(lane=lane, max_connections=1, spare_connections=1)

@@ -27,8 +27,8 @@ BATCH_ENTRIES = 500
 BATCH_BYTES = 2**18
 BATCH_S = 0.02
 URGENT_S = 0.002
-"""How long those that somebody may wait for wait for each other: a transaction each would take as
-long as asking the provider."""
+"""Between two transactions, though somebody may wait for the second: one for each write would take
+as long as asking the provider. After a pause the first is not held up."""
 WATCH_S = 1.0
 RETRY_FIRST_S, RETRY_MAX_S = 0.1, 5.0
 CLOSE_S, INTERRUPT_S = 2.0, 0.5
@@ -66,6 +66,7 @@ class HostWriter:
         self._retry_s = 0.0
         self._retry_at = 0.0
         self._watch_at = 0.0
+        self._wrote_at = 0.0
         self._thread = threading.Thread(target=self._work, name="host-cache", daemon=True)
 
     def start(self) -> None:
@@ -162,8 +163,9 @@ class HostWriter:
             if self._queue and not self._urgent:
                 self._bell.wait_for(self._batch_is_due, BATCH_S)
             closing = self._closing
-        if self._urgent and not closing:
-            time.sleep(URGENT_S)
+        pause_s = self._wrote_at + URGENT_S - time.monotonic()
+        if self._urgent and not closing and pause_s > 0:
+            time.sleep(pause_s)
         return self._take(BATCH_ENTRIES, BATCH_BYTES) or (None if closing else [])
 
     def _take(self, most: int, most_bytes: int) -> list[Job]:
@@ -234,6 +236,7 @@ class HostWriter:
             self._retry_s = 0.0
             for job, outcome in zip(batch, outcomes, strict=True):
                 self._tell(job, outcome)
+        self._wrote_at = time.monotonic()
 
     def _transact(self, batch: list[Job], writer: sqlite3.Connection) -> list[Outcome]:
         """Do the batch in one transaction; one that finds the file full makes room first."""

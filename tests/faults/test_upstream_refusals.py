@@ -1,13 +1,26 @@
 """Providers that refuse, limit or fail for a while. Rows U1, U8, U9 and U10."""
 
+import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+import httpx
 import pytest
 
-from tests.e2e.exchange import PATIENCE_S, anthropic, model_list, question, refused
+from tests.e2e.exchange import (
+    BEARER,
+    COUNT,
+    PATIENCE_S,
+    anthropic,
+    model_list,
+    question,
+    refused,
+    until,
+)
 from tests.faults.scripted_provider import End, Received, Script, ScriptedProvider, reply, truly
-from tests.faults.upstream_checks import Asker
+from tests.faults.upstream_checks import Asker, hit_p99s_ms
 from tests.server import Tallygate
 
 WAITS = {
@@ -32,14 +45,16 @@ REFUSALS = {
 }
 """The provider's status, and what the caller is answered."""
 BREAKER_FAILURES, PROBE_S = 5, 5.0
-OPENED, RETURNED, HALF = "opened", "returned", "half"
+OPENED, RETURNED, HALF, KEPT, FAILED = "opened", "returned", "half", "kept", "failed"
+EVERY_S = 0.02
+"""How often something new is asked beside hits."""
 SECRET = "sk-ant-api03-upstream"
 
 
 @pytest.fixture(scope="module")
 def asker(start: Callable[..., Tallygate], scripted: ScriptedProvider) -> Iterator[Asker]:
     """One worker, and an entry for each case: what one has met is no other's business."""
-    names = [*WAITS, *FAILING, *map(str, REFUSALS), OPENED, RETURNED, HALF]
+    names = [*WAITS, *FAILING, *map(str, REFUSALS), OPENED, RETURNED, HALF, KEPT, FAILED]
     models = {name: anthropic(name, scripted.url) for name in names}
     with Asker(start({"model_list": model_list(**models)})) as one:
         yield one
@@ -113,6 +128,46 @@ def test_u9_retries_are_a_share_of_what_is_asked(asker: Asker, scripted: Scripte
     print(f"u9: 3 of 4 answers are errors: {calls} calls for {misses} misses in {took_s:.1f} s")
     assert 200 in statuses
     assert calls - misses <= 0.2 * calls + 3 * (took_s + 1)
+
+
+def test_u9_hits_keep_their_p99_while_a_provider_fails(
+    asker: Asker, scripted: ScriptedProvider
+) -> None:
+    """Beside the same misses, which are answered in one case and refused in the other."""
+    known = question(KEPT)
+    asker.answers(known)
+
+    @contextmanager
+    def missing(script: Callable[[Received], Script], expected: set[int]) -> Iterator[None]:
+        scripted.script = script
+        over, statuses = threading.Event(), set()
+
+        def miss() -> None:
+            with httpx.Client(base_url=asker.server.url, headers=BEARER, timeout=60) as client:
+                while not over.wait(EVERY_S):
+                    statuses.add(client.post(COUNT, json=question(FAILED)).status_code)
+
+        asking = threading.Thread(target=miss)
+        asking.start()
+        yield
+        over.set()
+        asking.join()
+        assert statuses <= expected
+        assert statuses
+
+    def recovered() -> AbstractContextManager[None]:
+        scripted.script = truly
+        until(lambda: asker.ask(question(FAILED)).status_code == 200)
+        return missing(truly, {200})
+
+    def failing() -> AbstractContextManager[None]:
+        return missing(lambda _: (error(500),), {500, 502})
+
+    rounds = hit_p99s_ms(asker, known, recovered, failing)
+    calm_ms, failing_ms = (statistics.median(one) for one in zip(*rounds, strict=True))
+    more_ms = statistics.median(failed - calm for calm, failed in rounds)
+    print(f"u9: p99 of hits {failing_ms:.2f} ms, {calm_ms:.2f} ms where the provider answers")
+    assert more_ms <= max(0.1 * calm_ms, 1.0)
 
 
 @pytest.mark.parametrize("status", REFUSALS)

@@ -116,20 +116,37 @@ def hanging(
             one.close()
 
 
-def hit_rates(
-    asker: Asker, known: dict[str, Any], trouble: Callable[[], AbstractContextManager[None]]
-) -> float:
-    """Measure hits in turns without and with the trouble, and give the median of their ratios."""
+def _hits(asker: Asker, known: dict[str, Any]) -> Load:
     body = msgspec.json.encode(known)
     message = Message(request(body).removesuffix(body), body)
-    load = Load(
+    return Load(
         address=Address.of(asker.server.url),
         message=message,
         tokens=lambda asked: count_tokens(msgspec.json.decode(asked)),
         connections=8,
         seconds=1.0,
     )
-    ratios = []
+
+
+def hit_p99s_ms(
+    asker: Asker, known: dict[str, Any], *cases: Callable[[], AbstractContextManager[None]]
+) -> list[tuple[float, ...]]:
+    """Measure the p99 of hits in each case in turns: a tuple for each round."""
+    load, rounds = _hits(asker, known), []
+    for _ in range(PAIRS):
+        p99s = []
+        for case in cases:
+            with case():
+                p99s.append(run(load).latency.percentile_ns(99) / 1e6)
+        rounds.append(tuple(p99s))
+    return rounds
+
+
+def hit_rates(
+    asker: Asker, known: dict[str, Any], trouble: Callable[[], AbstractContextManager[None]]
+) -> float:
+    """Measure hits in turns without and with the trouble, and give the median of their ratios."""
+    load, ratios = _hits(asker, known), []
     for _ in range(PAIRS):
         calm = run(load).rate
         with trouble():

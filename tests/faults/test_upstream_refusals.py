@@ -130,6 +130,7 @@ def test_u9_retries_are_a_share_of_what_is_asked(asker: Asker, scripted: Scripte
     assert calls - misses <= 0.2 * calls + 3 * (took_s + 1)
 
 
+@pytest.mark.slow
 def test_u9_hits_keep_their_p99_while_a_provider_fails(
     asker: Asker, scripted: ScriptedProvider
 ) -> None:

@@ -53,8 +53,9 @@ def limited(retry_after: str | None) -> UpstreamError:
     return UpstreamError(429, "rate_limit_error", "", "limited", 429, headers=headers)
 
 
-def shown(error: UpstreamError) -> int:
-    return 502 if error.credential_fault else error.status
+def shown(error: UpstreamError) -> tuple[int, bool]:
+    """What workers tell each other: the status, and whether it was our credential."""
+    return 502 if error.credential_fault else error.status, error.credential_fault
 
 
 class LeftAlone(RuleBasedStateMachine):
@@ -157,8 +158,10 @@ class LeftAlone(RuleBasedStateMachine):
                 assert (refusal.status, refusal.type) == (own.status, own.type)
                 assert own.reason in refusal.message
             else:
-                kind = GENERAL.get(shown(last), "api_error")
-                assert (refusal.status, refusal.type) == (shown(last), kind)
+                status, is_ours = shown(last)
+                kind = GENERAL.get(status, "api_error")
+                assert (refusal.status, refusal.type) == (status, kind)
+                assert refusal.credential_fault == is_ours
         wait_s = int(dict(refusal.headers)["retry-after"])
         assert wait_s == max(math.ceil(left_s), 1)
         assert f"in {wait_s} s" in refusal.message

@@ -21,14 +21,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 import msgspec
-from msgspec import Struct
 
 from adapters.base import Deployment, LocalCounter, UpstreamError
 from adapters.registry import ESTIMATE
 from app.auth import Caller
 from app.config_sections import Cache
 from app.dispatch import Dispatcher
-from app.errors import ProxyError, forbidden, from_upstream, operator_fault, overloaded, timed_out
+from app.errors import ProxyError, forbidden, from_upstream, overloaded, timed_out
 from app.flight import NOTHING, Ask, Flights, Landed
 from app.freshness import Freshness
 from app.key_limits import NO_LIMIT, KeyLimits, Miss, OverKeyLimitError
@@ -37,26 +36,11 @@ from app.leader import Journey
 from app.question import Question, refuse_unknown
 from app.refusals import Refusals
 from app.routing import Pool, Route, Router
+from app.trip import Trip, not_asked
 from cache.singleflight import CrowdedError, Patience, SingleFlight
 from cache.tiers import Landing, Record, Tiers, Wanted
 
-LANDING_S = 0.25
-"""What a waiter allows a flight beyond its deadline to land: the leader's error says more."""
 LONG_ESTIMATE_BYTES = 65_536
-
-
-class Trip(Struct, frozen=True):
-    """One caller's question on its way."""
-
-    question: Question
-    caller: Caller
-    deadline: float
-    """On the monotonic clock, for the pool that is asked now."""
-    leaves_at: float
-    """When this caller waits no longer; what is out goes on, for others and for the next time."""
-    stale_at: float
-    """When a count that was known before is good enough."""
-    journey: Journey
 
 
 class TokenCounter:
@@ -186,7 +170,7 @@ class TokenCounter:
         """Look into every tier and ask nobody. Raises ProxyError."""
         if not fresh.no_cache and (found := await self._find(place)):
             return place.answer(found.record, "cache", tier=found.tier)
-        raise _not_asked(pool, fresh)
+        raise not_asked(pool, fresh)
 
     async def _find(self, place: Place, *, again: bool = False) -> Landing | None:
         wanted = Wanted(place.key, place.max_age_s, place.lifetime.keep_s, bytes)
@@ -257,7 +241,7 @@ class TokenCounter:
             return await self._shared.join(
                 flight,
                 lambda: miss.while_it_flies(self._flights.fly(ask, trip.journey)),
-                _wait_s(trip, now),
+                trip.wait_s(now),
                 patience,
                 len(ask.request.body),
             )
@@ -285,22 +269,6 @@ class TokenCounter:
     async def close(self) -> None:
         """End what is still out."""
         await self._shared.close()
-
-
-def _wait_s(trip: Trip, now: float) -> float:
-    """Say how long a caller waits: to the end, when the flight tells more; less if it says so."""
-    if trip.leaves_at < trip.deadline:
-        return max(trip.leaves_at - now, 0.001)
-    return max(trip.deadline - now, 0.001) + LANDING_S
-
-
-def _not_asked(pool: Pool, fresh: Freshness) -> ProxyError:
-    """Say why nobody was asked for what is not remembered."""
-    if fresh.only_if_cached:
-        message = "not in the cache, and only-if-cached was asked"
-        return ProxyError(504, "timeout_error", message)
-    names = ", ".join(dict.fromkeys(name for one in pool.members for name in one.endpoint.missing))
-    return operator_fault(f"{pool.first.name}: not set in the environment: {names}")
 
 
 def _another_may_answer(error: ProxyError) -> bool:

@@ -80,10 +80,15 @@ class Dispatcher:
         members = [one for one in pool.members if not one.endpoint.missing]
         tries = _Tries(time.monotonic() + timeout_s)
         done = False
-        while not done and (chosen := self._choose(members, tries)) is not None:
+        while not done:
+            chosen = (
+                self._choose(members, tries)
+                or await self._pause(members, tries, journey)
+                or self._choose(members, tries)  # one may have opened during the pause
+            )
+            if chosen is None:
+                break
             done = await self._try(count, chosen, members, tries, journey)
-        if not done and (chosen := await self._pause(members, tries, journey)) is not None:
-            await self._try(count, chosen, members, tries, journey)
         return _told(tries, members, journey) or Outcome(error=self._refusal(members))
 
     async def _ask_as_caller(
@@ -183,16 +188,16 @@ class Dispatcher:
         """Wait before the one retry, and say of whom; None where there is none."""
         if journey.retried:
             return None
-        tries.failed -= tries.worth
         pause_s = PAUSE_S * self._chance()
-        chosen = self._choose(members, tries)
+        worth = _Tries(tries.until, failed=tries.failed - tries.worth)
+        chosen = self._choose(members, worth)
         if chosen is None or time.monotonic() + pause_s >= tries.until:
             return None
         if not self._deployments.of(chosen).retries.take():
             return None
         await asyncio.sleep(pause_s)
         # Others' failures may have closed it meanwhile.
-        again = self._choose([chosen], tries)
+        again = self._choose([chosen], worth)
         journey.retried = again is not None
         return again
 

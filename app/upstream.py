@@ -112,7 +112,7 @@ class Upstream:
         taken: list[asyncio.Semaphore] = []
         try:
             await self._enter(base_url, timeout_s / 2, taken)
-            return await self._send(request, until - time.monotonic())
+            return await self._send(request, max(until - time.monotonic(), 0.001))
         finally:
             for room in taken:
                 room.release()

@@ -1,6 +1,7 @@
 """Upstream calls as an operator sees them: proxies, certificates, limits, broken providers."""
 
 import asyncio
+import itertools
 import socketserver
 import ssl
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -214,6 +216,18 @@ def test_who_finds_no_room_is_told_so_while_there_is_time(provider: SimulatedPro
 
     asyncio.run(run())
     assert provider.calls == 2
+
+
+def test_a_deadline_that_passed_while_the_loop_stood_still_is_one(
+    provider: SimulatedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time is left at all: that is a timeout, and no fault of ours."""
+    clock = SimpleNamespace(monotonic=itertools.count(0, 100).__next__)
+    monkeypatch.setattr("app.upstream.time", clock)
+    provider.behave(hang=True, times=1)
+    with pytest.raises(UpstreamUnreachableError) as caught:
+        send(provider.url, timeout_s=1)
+    assert caught.value.timed_out
 
 
 def test_a_provider_that_hangs_leaves_room_for_another(provider: SimulatedProvider) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from cache.host import HostCache
+from tests.faults.canary_config import Secrets
+from tests.faults.quoting import QuotingLogin
 from tests.faults.redis_server import BINARIES, RedisServer
 from tests.faults.scripted_provider import ScriptedProvider, truly
 from tests.host_file import MAX_BYTES, RECORDS, put
@@ -78,3 +80,16 @@ def _truthful(request: pytest.FixtureRequest) -> None:
     """Let every test begin with one that answers truly."""
     if "scripted" in request.fixturenames:
         request.getfixturevalue("scripted").script = truly
+
+
+@pytest.fixture
+def secrets() -> Secrets:
+    """A canary for each slot of a credential."""
+    return Secrets()
+
+
+@pytest.fixture
+def login(secrets: Secrets) -> Iterator[QuotingLogin]:
+    """The token endpoints, which quote when they refuse."""
+    with secrets.login() as running:
+        yield running

@@ -420,9 +420,11 @@ def test_p7_bad_file(start: Start) -> None:
     assert counted(server.count(question()))
 
 
-@pytest.mark.processes
-def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: Path) -> None:
-    """A change with which no worker comes up is taken back; the old ones have served all along."""
+@contextlib.contextmanager
+def unable_to_start(
+    launch: Callable[..., Launch], tmp_path: Path
+) -> Iterator[tuple[Launch, Crowd, Path]]:
+    """A server under load whose new workers end at once as long as a flag stands; it reloads."""
     flag = tmp_path / "broken"
     (tmp_path / "sitecustomize.py").write_text(BREAKS.format(flag=str(flag)))
     port = free_port()
@@ -434,6 +436,13 @@ def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: P
         crowd.wait_for(100)
         flag.touch()
         launched._process.send_signal(signal.SIGHUP)
+        yield launched, crowd, flag
+
+
+@pytest.mark.processes
+def test_p7_workers_that_do_not_start(launch: Callable[..., Launch], tmp_path: Path) -> None:
+    """A change with which no worker comes up is taken back; the old ones have served all along."""
+    with unable_to_start(launch, tmp_path) as (launched, crowd, flag):
         launched.says("the old one is kept")
         flag.unlink()
         crowd.wait_for(1000)
@@ -446,17 +455,7 @@ def test_p7_workers_that_do_not_start_with_the_old_one_either(
     launch: Callable[..., Launch], tmp_path: Path
 ) -> None:
     """It is not the file that keeps workers from starting: those that serve go on meanwhile."""
-    flag = tmp_path / "broken"
-    (tmp_path / "sitecustomize.py").write_text(BREAKS.format(flag=str(flag)))
-    port = free_port()
-    arguments = ("--workers", "2", "--port", str(port))
-    launched = launch(*arguments, environ={"PYTHONPATH": str(tmp_path)})
-    launched.answers(port)
-    wire = request(method="GET", target="/health/readiness")
-    with Crowd(port, wire, CLIENTS, pause_s=0.01) as crowd:
-        crowd.wait_for(100)
-        flag.touch()
-        launched._process.send_signal(signal.SIGHUP)
+    with unable_to_start(launch, tmp_path) as (launched, crowd, flag):
         until(lambda: launched.err.read_text().count(" has ended (3)") > 5)
         flag.unlink()
         launched._process.send_signal(signal.SIGHUP)

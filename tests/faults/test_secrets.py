@@ -31,17 +31,6 @@ SERVED = ("config.yaml", "server.log")
 
 
 @pytest.fixture
-def secrets() -> Secrets:
-    return Secrets()
-
-
-@pytest.fixture
-def login(secrets: Secrets) -> Iterator[QuotingLogin]:
-    with secrets.login() as running:
-        yield running
-
-
-@pytest.fixture
 def way_out() -> Iterator[QuotingProxy]:
     with QuotingProxy() as running:
         yield running

@@ -23,17 +23,6 @@ from tests.faults.canary_tour import Prompts
 from tests.faults.quoting import QuotingLogin, QuotingProxy
 
 
-@pytest.fixture
-def secrets() -> Secrets:
-    return Secrets()
-
-
-@pytest.fixture
-def login(secrets: Secrets) -> Iterator[QuotingLogin]:
-    with secrets.login() as running:
-        yield running
-
-
 def test_a3_nothing_shows_a_secret_by_its_repr(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secrets: Secrets, login: QuotingLogin
 ) -> None:

@@ -127,6 +127,30 @@ def test_only_who_may_answer_now_is_asked_once_more(first: UpstreamError) -> Non
     assert ("x-should-retry", "false") in outcome.error.headers
 
 
+def test_who_opens_while_one_is_asked_again_is_asked_too() -> None:
+    states = Deployments((A, B), Limits(), time.monotonic)
+    limited = UpstreamError(429, "rate_limit_error", "", "limited", 429)
+    for _ in range(Limits().breaker_failures):
+        states.of(B).take_off()
+        states.of(B).land(FAILED)
+    assert states.of(B).closed_s
+
+    class Opening(Script):
+        async def lead(self, request: Any, deployment: Deployment, *rest: Any) -> Outcome:
+            outcome = await super().lead(request, deployment, *rest)
+            if len(self.asked) == 2:  # another question's answer comes just then
+                states.of(B).take_off()
+                states.of(B).land(None)
+            return outcome
+
+    script: Any = Opening(a=[FAILED, limited], b=[None])
+    dispatcher = Dispatcher(script, states, Queue(0.0), chance=lambda: 0.0)
+    ask = dispatcher.ask(ASKED, Pool((A, B)), 5.0, Journey(), as_caller=False)
+    outcome = asyncio.run(ask)
+    assert script.asked == ["a", "a", "b"]
+    assert (outcome.counted, outcome.deployment) == (Count(7), B)
+
+
 def test_another_entry_may_count_what_one_does_not() -> None:
     script = Script(a=[NOT_COUNTED], b=[None])
     (outcome,), _ = dispatched(script, A, B)

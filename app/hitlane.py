@@ -12,7 +12,8 @@ from asyncio import TimerHandle
 from typing import Any
 
 from app.errors import ProxyError
-from app.lane import END, Begun, HitLane
+from app.known_heads import END, Begun
+from app.lane import HitLane
 from app.log import describe, warn_operator
 from app.repeats import Digest
 from app.strict_http import SMALL_BYTES, StrictHttp, StrictProtocol
@@ -63,7 +64,7 @@ class LaneProtocol(StrictProtocol):
             data = self._more(self._partial, data)
         while data:
             try:
-                used = self._take(data) if self._is_free() else 0
+                used = (self._repeat(data) or self._take(data)) if self._is_free() else 0
             except Exception as error:  # noqa: BLE001 -- whatever it is, the ordinary way answers
                 warn_operator(f"hit lane: {describe(error)}")
                 used = 0
@@ -91,9 +92,17 @@ class LaneProtocol(StrictProtocol):
             and self.app.config["KEEP_ALIVE"]
         )
 
+    def _repeat(self, data: bytes) -> int:
+        """Answer a request that is known as a whole; return its length, 0 if it is not."""
+        written = self._lane.answer_again(data, time.monotonic())
+        if written is None:
+            return 0
+        self._write(written)
+        return len(data)
+
     def _take(self, data: bytes) -> int:
         """Answer a request, or begin to; return how many bytes of it have come, 0 if not ours."""
-        started_s = time.perf_counter()
+        started_s = time.monotonic()
         begun, start = self._begun, len(self._head)
         if begun is None or not data.startswith(self._head):
             start = data.find(END) + len(END)
@@ -152,7 +161,7 @@ class LaneProtocol(StrictProtocol):
 
     def _more(self, partial: Partial, data: bytes) -> bytes:
         """Add to a request; return what comes behind it."""
-        started_s = time.perf_counter()  # as the ordinary way, which begins when a body is whole
+        started_s = time.monotonic()  # as the ordinary way, which begins when a body is whole
         piece, behind = data, b""
         if len(data) > partial.missing_bytes:
             piece, behind = data[: partial.missing_bytes], data[partial.missing_bytes :]

@@ -1,169 +1,111 @@
-"""What the hit lane knows: heads that were read before, and the answers to what follows them.
+"""What the hit lane answers: repeats of what the ordinary way has answered before.
 
 It decides nothing. A head is judged and understood by the functions of the ordinary way, a body is
 looked up in the memo that the ordinary way fills, and what is not found there goes that way.
+
+bytes ─ the very bytes of a request that was answered here before? ──────────► written at once
+ └─ head ─ digest ─ known bytes? ─ or a known question in other bytes? ──────► written, and kept
 """
 
-import hashlib
-import re
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from http import HTTPStatus
 
 from msgspec import Struct
-from sanic.compat import Header
 
 from app import answers
-from app.auth import Caller, upstream_credential
 from app.errors import ProxyError
-from app.heads import judged
 from app.ids import new_request_id
 from app.keys import Answer
-from app.question import Question, Said, check_content, check_query, decode_after, said
+from app.known_heads import END, Begun, Known, KnownHeads
+from app.question import Question, decode_after
 from app.recent import Recent
-from app.repeats import LARGE_BYTES, Digest, Repeat, begin
-from app.telemetry import CountEvent, plain_text, told_again
+from app.repeats import LARGE_BYTES, Repeat
+from app.telemetry import CountEvent
+from app.telemetry.metrics import Kind, Series
 from app.workers import Worker
 from cache.tiers import Record
 
-END = b"\r\n\r\n"
-MAX_HEADS = 4096
 MAX_READY = 8192
 """Answers that stay written; each is about a kilobyte with its event."""
-MAX_SAYS_BYTES = 1024
-"""Of what decides what is asked, but the body: with it a head takes up to six kilobytes."""
-ROUTES = {
-    b"/v1/messages/count_tokens": "messages",
-    b"/anthropic/v1/messages/count_tokens": "pass_through",
-}
-
-_request_line = re.compile(rb"POST ([^ ?]+)(?:\?([^ ]*))? HTTP/1\.1").fullmatch
-VARYING = (
-    "content-length",
-    "x-request-id",
-    "traceparent",
-    "tracestate",
-    "x-stainless-retry-count",
-    "x-amzn-trace-id",
-    "x-cloud-trace-context",
-    "idempotency-key",
-)
-"""What a client says otherwise in each request, and what is the same to us whatever it says."""
-_split = re.compile(
-    rb"\r\n(%b):[\t ]*([\x20-\x7e]*)(?=\r\n|\Z)" % "|".join(VARYING).encode(), re.IGNORECASE
-).split
-_length = re.compile(rb"(0|[1-9][0-9]{0,8}) *").fullmatch
+MAX_WHOLE, MAX_WHOLE_BYTES = 8192, 4096
+MAX_WHOLES_BYTES = 8 * 1024 * 1024
+"""Whole requests that are known by their bytes, how long one may be, and all together."""
 
 
-class Known(Struct, frozen=True):
-    """What the heads of one shape say, whatever stands in the fields that vary."""
-
-    route: str
-    caller: Caller
-    says_all: bytes
-    """Everything that decides what is asked, but the body."""
-    small: Digest
-    """The same, begun to be digested for a small body; for a large one it would take 2 KB."""
-    query: str | None
-    """None on the unified route, where it means nothing."""
-    said: Said
-    user_agent: str
-
-
-class Ready(Struct):
-    """An answer as it was written before, and what was told of it when it was last asked for."""
+class Ready(Struct, frozen=True):
+    """An answer as it was written before."""
 
     repeat: Repeat
     record: Record
     answer: Answer
     written: bytes
-    known: Known
-    event: CountEvent
-
-
-class Begun(NamedTuple):
-    """A request whose head has been understood."""
-
-    known: Known
-    body_bytes: int
-    echo: str
-    """The client's own id, to be given back."""
-
-    def digest(self) -> Digest:
-        """Begin to digest the request: its body is to follow."""
-        if self.body_bytes >= LARGE_BYTES:
-            return begin(self.known.says_all, self.body_bytes)
-        return self.known.small.copy()
-
-
-NOT_OURS = Known("", Caller(""), b"", begin(b"", 0), None, said({}), "")
-"""A head that is well-formed and whose requests go the ordinary way."""
-NOTHING_TOLD = CountEvent(time_s=0, request_id="", status=0, duration_ms=0, route="")
+    series: Series
+    """Where it is counted."""
 
 
 class HitLane:
-    """One worker's knowledge of heads, and its answers to repeats."""
+    """One worker's answers to repeats."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._max_body_bytes = worker.settings.server.max_body_bytes
-        # The configuration may let one of them name the end user: then it is not the same to us.
-        self._telling = set(VARYING) & set(worker.settings.end_user_headers)
-        self._heads: Recent[Known] = Recent(MAX_HEADS)
+        self._heads = KnownHeads(worker.settings, worker.authenticator, worker.repeats)
+        self.understand = self._heads.understand
         self._ready: Recent[Ready] = Recent(MAX_READY)
+        self._whole: Recent[tuple[Begun, Ready]] = Recent(MAX_WHOLE, MAX_WHOLES_BYTES)
+        self._local = worker.tiers.local
+        self._generations = worker.tiers.generations
 
-    def understand(self, raw: bytes) -> Begun | None:
-        """Read a head without its closing empty line; None for what goes the ordinary way."""
-        shape = _split(raw)
-        length = echo = b""
-        for at in range(1, len(shape), 3):
-            name = shape[at].lower()
-            if name == b"content-length":
-                length = shape[at + 1]
-            elif name == b"x-request-id":
-                echo = shape[at + 1]
-            shape[at + 1] = b""
-        digits = _length(length)
-        if digits is None or not 0 < (body_bytes := int(digits[1])) <= self._max_body_bytes:
+    def answer_again(self, whole: bytes, started_s: float) -> bytes | None:
+        """Answer a request that has come before in these very bytes; None for all else.
+
+        Who asks, and whether they may, was judged then: no configuration outlives its process.
+        """
+        found = self._whole.get(whole) if len(whole) <= MAX_WHOLE_BYTES else None
+        if found is None:
             return None
-        key = hashlib.sha256(b"\r\n".join(shape)).digest()
-        known = self._heads.get(key)
-        if known is None:
-            known = self._learn(raw)
-            if known is None:
-                return None
-            self._heads.put(key, known)
-        if known is NOT_OURS:
+        begun, ready = found
+        repeat = ready.repeat
+        if repeat.changes != self._generations.changes:
             return None
-        return Begun(known, body_bytes, answers.echoed(echo.decode()) if echo else "")
+        if self._local.get(repeat.key, repeat.max_age_s) is not ready.record:
+            return None
+        return self._write(begun, ready, (whole,), started_s)
 
     def answer(
         self, begun: Begun, digest: bytes, pieces: Sequence[bytes], started_s: float
     ) -> bytes | None:
         """Answer what this worker remembers, and tell of it; None for all else.
 
-        ``pieces`` are the whole request, ``started_s`` is on the clock of ``time.perf_counter``.
+        ``pieces`` are the whole request, ``started_s`` is on the clock of ``time.monotonic``.
         """
-        known, worker = begun.known, self._worker
-        found = worker.repeats.find(digest, known.caller) or self._find(begun, digest, pieces)
-        if found is None:
+        worker = self._worker
+        found = worker.repeats.find(digest, begun.known.caller)
+        if found is None and (found := self._find(begun, digest, pieces)) is None:
             return None
         repeat, record = found
         ready = self._ready.get(digest)
         if ready is None or ready.record is not record or ready.repeat is not repeat:
-            ready = self._ready.put(digest, _prepare(repeat, record))
-        if ready.known is not known:
-            ready.known, ready.event = known, _event(begun, repeat, ready.answer)
-        if worker.sentinel.wants(ready.answer, time.monotonic()):
-            caller, answer = known.caller, ready.answer
-            worker.sentinel.recount(lambda: _read(pieces, known), caller, answer)
+            ready = self._ready.put(digest, self._prepare(repeat, record))
+        elif begun.is_plain and len(pieces) == 1 and len(pieces[0]) <= MAX_WHOLE_BYTES:
+            # Not the first time: what comes once does not push out what comes again and again.
+            self._whole.put(pieces[0], (begun, ready))
+        return self._write(begun, ready, pieces, started_s)
+
+    def _write(
+        self, begun: Begun, ready: Ready, pieces: Sequence[bytes], started_s: float
+    ) -> bytes:
+        """Give the bytes of an answer, and tell of it."""
+        worker = self._worker
         request_id = new_request_id()
-        written = answers.begin(request_id, begun.echo) + ready.written
-        worker.metrics.lane_hit()
-        now_s = time.time()  # noqa: TID251 -- the event's own wall-clock time
-        duration_ms = (time.perf_counter() - started_s) * 1000
-        worker.telemetry.emit(told_again(ready.event, request_id, begun.echo, duration_ms, now_s))
-        return written
+        now_s = time.monotonic()
+        seconds = now_s - started_s
+        if worker.telemetry.count_hit(ready.series, seconds, now_s):
+            worker.telemetry.record(_event(begun, ready, request_id, seconds))
+        if worker.sentinel.wants(ready.answer, now_s):
+            known = begun.known
+            worker.sentinel.recount(lambda: _read(pieces, known), known.caller, ready.answer)
+        return answers.begin(request_id, begun.echo) + ready.written
 
     def _find(
         self, begun: Begun, digest: bytes, pieces: Sequence[bytes]
@@ -187,41 +129,11 @@ class HitLane:
         repeat = self._worker.repeats.learn(digest, question, route, answer)
         return None if repeat is None else (repeat, answer.record)
 
-    def _learn(self, raw: bytes) -> Known | None:
-        """Understand a head as the ordinary way does; None for one that it refuses."""
-        try:
-            head = judged(raw)
-        except ProxyError:
-            return None
-        line, headers = headers_of(raw)
-        asked = _request_line(line)
-        route = ROUTES.get(asked[1]) if asked else None
-        stays = all(one.lower() == "keep-alive" for one in headers.getall("connection", ()))
-        if asked is None or route is None or not stays or head.expects_continue:
-            return NOT_OURS
-        if len(headers.getall("x-request-id", ())) > 1:  # the first counts, and may be literal here
-            return NOT_OURS
-        if any(name in headers for name in self._telling):
-            return NOT_OURS
-        worker = self._worker
-        try:
-            caller = worker.authenticator.caller(headers)
-        except ProxyError:
-            return None
-        if upstream_credential(headers, has_keys=bool(worker.settings.keys)) is not None:
-            return NOT_OURS
-        query = (asked[2] or b"").decode() if route == "pass_through" else None
-        says_all = worker.repeats.head(headers, query, caller)
-        if says_all is None or len(says_all) > MAX_SAYS_BYTES:
-            return NOT_OURS
-        try:
-            check_content(headers)
-            check_query(query or "")
-            says = said(headers, worker.settings.end_user_headers)
-        except ProxyError:
-            return NOT_OURS
-        agent = plain_text(headers.get("user-agent", ""))
-        return Known(route, caller, says_all, begin(says_all, 0), query, says, agent)
+    def _prepare(self, repeat: Repeat, record: Record) -> Ready:
+        answer, alias = repeat.answer(record), repeat.route.alias
+        kind = Kind(alias, HTTPStatus.OK, answer.source, answer.tier, by_lane=True)
+        series = self._worker.metrics.series(kind)
+        return Ready(repeat, record, answer, answers.hit(answer), series)
 
 
 def _read(pieces: Sequence[bytes], known: Known) -> Question:
@@ -230,22 +142,17 @@ def _read(pieces: Sequence[bytes], known: Known) -> Question:
     return decode_after(known.said, raw[raw.index(END) + len(END) :], known.query)
 
 
-def _prepare(repeat: Repeat, record: Record) -> Ready:
-    answer = repeat.answer(record)
-    return Ready(repeat, record, answer, answers.hit(answer), NOT_OURS, NOTHING_TOLD)
-
-
-def _event(begun: Begun, repeat: Repeat, answer: Answer) -> CountEvent:
-    """Tell of a hit, all but its ids and times."""
-    known, record, deployment = begun.known, answer.record, answer.deployment
+def _event(begun: Begun, ready: Ready, request_id: str, seconds: float) -> CountEvent:
+    known, repeat, record = begun.known, ready.repeat, ready.record
+    deployment = repeat.deployment
     return CountEvent(
-        time_s=0,
-        request_id="",
-        status=200,
-        duration_ms=0,
+        time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time
+        request_id=request_id,
+        status=HTTPStatus.OK,
+        duration_ms=seconds * 1000,
         route=known.route,
-        source=answer.source,
-        tier=answer.tier,
+        source=ready.answer.source,
+        tier=ready.answer.tier,
         input_tokens=record.input_tokens,
         caller=known.caller.name,
         end_user=known.said.end_user or repeat.body_end_user,
@@ -256,12 +163,6 @@ def _event(begun: Begun, repeat: Repeat, answer: Answer) -> CountEvent:
         deployment=deployment.name,
         body_bytes=begun.body_bytes,
         dropped=tuple(record.dropped.decode().split(",")) if record.dropped else (),
+        client_request_id=begun.echo,
         user_agent=known.user_agent,
     )
-
-
-def headers_of(raw: bytes) -> tuple[bytes, Header]:
-    """Split a well-formed head into its first line and its fields, as Sanic does (25.12.1)."""
-    line, _, rest = raw.partition(b"\r\n")
-    fields = (one.split(":", 1) for one in rest.decode().split("\r\n"))
-    return line, Header([(name.lower(), value.lstrip()) for name, value in fields])

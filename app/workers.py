@@ -34,7 +34,7 @@ from app.repeats import Repeats
 from app.routing import Router
 from app.sentinel import Sentinel
 from app.shared_limits import SharedLimits, share_limits
-from app.telemetry import Sink, Telemetry
+from app.telemetry import Sampling, Sink, Telemetry
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
 from app.upstream import MAX_CONNECTIONS, Upstream, ca_bundle
@@ -145,11 +145,12 @@ class Worker:
         self.settings = settings
         self.metrics = _metrics(settings, shared, row)
         told = settings.telemetry
-        sinks: list[Sink] = [self.metrics]
+        sinks: list[Sink] = []
+        sampling = Sampling(told.hit_records_per_s)
         if told.jsonl.enabled:
             pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
-            sinks.append(JsonlSink(told.jsonl.path, told.hit_records_per_s, pseudonym_key))
-        self.telemetry = Telemetry(tuple(sinks))
+            sinks.append(JsonlSink(told.jsonl.path, sampling, pseudonym_key))
+        self.telemetry = Telemetry(self.metrics, tuple(sinks), sampling)
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
         self.upstream = Upstream(connections=provider_connections, hosts=_hosts(settings))

@@ -1,5 +1,6 @@
 """What is told about a count: one event, handed to every sink after the answer is formed."""
 
-from app.telemetry.event import CountEvent, Sink, Telemetry, plain_text, told_again
+from app.telemetry.event import CountEvent, plain_text
+from app.telemetry.sinks import Sampling, Sink, Telemetry
 
-__all__ = ["CountEvent", "Sink", "Telemetry", "plain_text", "told_again"]
+__all__ = ["CountEvent", "Sampling", "Sink", "Telemetry", "plain_text"]

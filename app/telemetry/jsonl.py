@@ -5,14 +5,13 @@ import hmac
 import os
 import select
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
 
 import orjson
 
 from app.log import logger
 from app.telemetry.event import CountEvent
+from app.telemetry.sinks import Sampling
 
 MAX_WAITING = 20_000
 FLUSH_EVERY_S = 0.1
@@ -26,25 +25,21 @@ class JsonlSink:
       the writing thread and nothing else.
     * Holds at most MAX_WAITING events; more are dropped, counted, and the count is written. So are
       lines that a full disk does not take.
-    * Hits beyond ``hit_records_per_s`` are left out, and a ``records_left_out`` line says how many.
+    * Of the hits that ``sampling`` leaves out, and of what was dropped, a ``records_left_out`` line
+      says how many.
     """
 
     def __init__(
         self,
         path: str,
-        hit_records_per_s: int,
+        sampling: Sampling,
         pseudonym_key: bytes | None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
-        self._hits_per_s = hit_records_per_s
+        self._sampling = sampling
         self._pseudonym_key = pseudonym_key
-        self._clock = clock
         # Append and popleft are atomic: the loop appends, the thread takes, nobody locks.
         self._waiting: deque[CountEvent] = deque()
-        self._second = 0
-        self._hits = 0
-        self.left_out = 0
         self.dropped = 0
         self._unwritten = 0
         """Counted by the writing thread alone, as the others are by the loop."""
@@ -56,9 +51,6 @@ class JsonlSink:
 
     def emit(self, event: CountEvent) -> None:
         """Keep the event for the writer, or drop and count it."""
-        if event.source == "cache" and not self._within_rate():
-            self.left_out += 1
-            return
         if len(self._waiting) >= MAX_WAITING:
             self.dropped += 1
             return
@@ -68,13 +60,6 @@ class JsonlSink:
         """Write what is left; wait at most a second for a reader that has stopped."""
         self._stop.set()
         self._thread.join(timeout=1)
-
-    def _within_rate(self) -> bool:
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._hits = second, 0
-        self._hits += 1
-        return self._hits <= self._hits_per_s
 
     def _write_forever(self) -> None:
         try:
@@ -99,7 +84,7 @@ class JsonlSink:
                 chunk = bytearray()
             chunk += line
         self._unwritten += self._put(target, chunk)
-        lost = (self.left_out, self.dropped + self._unwritten)
+        lost = (self._sampling.left_out, self.dropped + self._unwritten)
         # What could not be told, on a full disk say, is told with what is lost until then.
         told = lost != reported and not self._put(target, _left_out(lost, reported))
         return lost if told else reported

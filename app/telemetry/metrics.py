@@ -5,7 +5,7 @@ renders the sum of all rows. A row outlives its worker: a replaced worker goes o
 The label values come from the configuration and from closed lists, so their number is fixed.
 """
 
-import bisect
+from bisect import bisect_left
 from collections.abc import Iterable, MutableSequence, Sequence
 from typing import NamedTuple
 
@@ -84,7 +84,18 @@ def carry(old: Layout, counted: Row, new: Layout, array: Row) -> None:
             array[last + new.slots[series]] = sum(counted[slot :: old.width])
 
 
-class _Slots(NamedTuple):
+class Kind(NamedTuple):
+    """What decides in which series an event is counted."""
+
+    alias: str
+    status: int
+    source: str
+    tier: str
+    error_type: str = ""
+    by_lane: bool = False
+
+
+class Series(NamedTuple):
     """Where the events of one kind are counted, in the whole array."""
 
     counters: tuple[int, ...]
@@ -100,35 +111,37 @@ class Metrics:
         self._array = array
         self._rows = rows
         self._base = layout.width * row
-        self._lane_hits = self._base + layout.slot("tallygate_lane_hits_total")
-        self._memo: dict[tuple[str, int, str, str, str], _Slots] = {}
+        self._memo: dict[Kind, Series] = {}
 
     def emit(self, event: CountEvent) -> None:
         """Add one event."""
-        key = (event.alias, event.status, event.source, event.tier, event.error_type)
-        slots = self._memo.get(key)
-        if slots is None:
-            slots = self._memo[key] = self._slots(event)
-        array = self._array
-        for slot in slots.counters:
-            array[slot] += 1
-        seconds = event.duration_ms / 1000
-        array[slots.first_bucket + bisect.bisect_left(BUCKETS_S, seconds)] += 1
-        array[slots.seconds] += seconds
+        kind = Kind(event.alias, event.status, event.source, event.tier, event.error_type)
+        self.add(self.series(kind), event.duration_ms / 1000)
         if event.upstream_calls:
             provider = event.provider if event.provider in self._layout.providers else OTHER
             calls = self._layout.slot("tallygate_upstream_calls_total", provider=provider)
-            array[self._base + calls] += event.upstream_calls
+            self._array[self._base + calls] += event.upstream_calls
+
+    def series(self, kind: Kind) -> Series:
+        """Find where events of one kind are counted."""
+        series = self._memo.get(kind)
+        if series is None:
+            series = self._memo[kind] = self._series(kind)
+        return series
+
+    def add(self, series: Series, seconds: float) -> None:
+        """Add one of a kind, which took ``seconds``, and asked no provider."""
+        array = self._array
+        for slot in series.counters:
+            array[slot] += 1
+        array[series.first_bucket + bisect_left(BUCKETS_S, seconds)] += 1
+        array[series.seconds] += seconds
 
     def cache(self, tier: str, result: str) -> None:
         """Add what became of one look-up or write; a pair that is not in TIERS is not told."""
         if result in TIERS[tier]:
             slot = self._layout.slot("tallygate_cache_total", tier=tier, result=result)
             self._array[self._base + slot] += 1
-
-    def lane_hit(self) -> None:
-        """Add a hit that was answered before the framework woke."""
-        self._array[self._lane_hits] += 1
 
     def recount(self, result: str) -> None:
         """Add one of RECOUNTS."""
@@ -150,25 +163,25 @@ class Metrics:
         slot = self._layout.slot("tallygate_cache_total", tier=tier, result=result)
         return int(sum(self._array[slot :: self._layout.width][: self._rows]))
 
-    def close(self) -> None:
-        """Keep the row: the sum must not fall when a worker ends."""
-
-    def _slots(self, event: CountEvent) -> "_Slots":
+    def _series(self, kind: Kind) -> Series:
+        alias, status, source, tier, error_type, by_lane = kind
         layout, base = self._layout, self._base
-        alias = event.alias if event.alias in layout.aliases else OTHER
-        status = str(event.status) if event.status in STATUSES else OTHER
-        slots = [layout.slot("tallygate_requests_total", model=alias, status=status)]
-        if event.source:
-            slots.append(layout.slot("tallygate_counts_total", model=alias, source=event.source))
-        if event.tier == "local" and event.source == "cache":
+        model = alias if alias in layout.aliases else OTHER
+        code = str(status) if status in STATUSES else OTHER
+        slots = [layout.slot("tallygate_requests_total", model=model, status=code)]
+        if source:
+            slots.append(layout.slot("tallygate_counts_total", model=model, source=source))
+        if tier == "local" and source == "cache":
             slots.append(layout.slot("tallygate_cache_total", tier="local", result="hit"))
-        if event.error_type:
-            type_ = event.error_type if event.error_type in ERROR_TYPES else OTHER
+        if by_lane:
+            slots.append(layout.slot("tallygate_lane_hits_total"))
+        if error_type:
+            type_ = error_type if error_type in ERROR_TYPES else OTHER
             slots.append(layout.slot("tallygate_errors_total", type=type_))
-        outcome = event.source or "error"
+        outcome = source or "error"
         first = layout.slot("tallygate_request_seconds_bucket", source=outcome, le="0.0001")
         seconds = layout.slot("tallygate_request_seconds_sum", source=outcome)
-        return _Slots(tuple(base + slot for slot in slots), base + first, base + seconds)
+        return Series(tuple(base + slot for slot in slots), base + first, base + seconds)
 
     def render(self) -> bytes:
         """Write Prometheus' text format, version 0.0.4, with histogram buckets made cumulative."""

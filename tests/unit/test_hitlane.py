@@ -8,14 +8,24 @@ import pytest
 from sanic.config import Config
 
 from app.hitlane import LaneProtocol
-from app.lane import NOT_OURS, Begun
+from app.known_heads import NOT_OURS, Begun
 from app.strict_http import StrictHttp
 
 REQUEST = b"POST /v1/messages/count_tokens HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}"
 
 
+class BrokenAtFirst:
+    """A lane with a fault that shows at once."""
+
+    def answer_again(self, whole: bytes, started_s: float) -> None:
+        raise RuntimeError(whole, started_s)
+
+
 class Broken:
     """A lane with a fault of its own."""
+
+    def answer_again(self, whole: bytes, started_s: float) -> None:
+        del whole, started_s
 
     def understand(self, raw: bytes) -> None:
         raise RuntimeError(raw)
@@ -24,9 +34,12 @@ class Broken:
 class BrokenAtLast:
     """A lane with a fault that shows when a body is whole."""
 
+    def answer_again(self, whole: bytes, started_s: float) -> None:
+        del whole, started_s
+
     def understand(self, raw: bytes) -> Begun:
         del raw
-        return Begun(NOT_OURS, body_bytes=2, echo="")
+        return Begun(NOT_OURS, body_bytes=2, echo="", is_plain=True)
 
     def answer(self, begun: Begun, digest: bytes, pieces: Any, started_s: float) -> None:
         raise RuntimeError(begun, digest, pieces, started_s)
@@ -37,7 +50,7 @@ class Transport:
         return lambda *_, **__: None
 
 
-@pytest.mark.parametrize("lane", [Broken(), BrokenAtLast()])
+@pytest.mark.parametrize("lane", [BrokenAtFirst(), Broken(), BrokenAtLast()])
 @pytest.mark.parametrize("cut", [0, -1])
 def test_a_fault_of_the_lane_costs_no_request(
     caplog: Any, monkeypatch: pytest.MonkeyPatch, lane: Any, cut: int

@@ -1,0 +1,192 @@
+"""The heads of requests that the hit lane has understood before, by what does not vary in them."""
+
+import hashlib
+import re
+from typing import NamedTuple
+
+from msgspec import Struct
+from sanic.compat import Header
+
+from app import answers
+from app.auth import Authenticator, Caller, upstream_credential
+from app.config import Settings
+from app.errors import ProxyError
+from app.heads import judged
+from app.question import Said, check_content, check_query, said
+from app.recent import Recent
+from app.repeats import LARGE_BYTES, Digest, Repeats, begin
+from app.telemetry import plain_text
+
+END = b"\r\n\r\n"
+MAX_HEADS = 4096
+MAX_BY_LENGTH = 1024
+MAX_AROUND_BYTES = 2048
+"""Heads that are known by all their bytes but the length, and how long one may be."""
+MAX_SAYS_BYTES = 1024
+"""Of what decides what is asked, but the body: with it a head takes up to six kilobytes."""
+ROUTES = {
+    b"/v1/messages/count_tokens": "messages",
+    b"/anthropic/v1/messages/count_tokens": "pass_through",
+}
+
+_request_line = re.compile(rb"POST ([^ ?]+)(?:\?([^ ]*))? HTTP/1\.1").fullmatch
+VARYING = (
+    "content-length",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+    "x-stainless-retry-count",
+    "x-amzn-trace-id",
+    "x-cloud-trace-context",
+    "idempotency-key",
+)
+"""What a client says otherwise in each request, and what is the same to us whatever it says."""
+_split = re.compile(
+    rb"\r\n(%b):[\t ]*([\x20-\x7e]*)(?=\r\n|\Z)" % "|".join(VARYING).encode(), re.IGNORECASE
+).split
+_LENGTHS = b"\r\ncontent-length: ", b"\r\nContent-Length: "
+_MAX_DIGITS = 9
+
+
+class Known(Struct, frozen=True):
+    """What the heads of one shape say, whatever stands in the fields that vary."""
+
+    route: str
+    caller: Caller
+    says_all: bytes
+    """Everything that decides what is asked, but the body."""
+    small: Digest
+    """The same, begun to be digested for a small body; for a large one it would take 2 KB."""
+    query: str | None
+    """None on the unified route, where it means nothing."""
+    said: Said
+    user_agent: str
+
+
+class Begun(NamedTuple):
+    """A request whose head has been understood."""
+
+    known: Known
+    body_bytes: int
+    echo: str
+    """The client's own id, to be given back."""
+    is_plain: bool
+    """Nothing in the head is likely to be said only once."""
+
+    def digest(self) -> Digest:
+        """Begin to digest the request: its body is to follow."""
+        if self.body_bytes >= LARGE_BYTES:
+            return begin(self.known.says_all, self.body_bytes)
+        return self.known.small.copy()
+
+
+NOT_OURS = Known("", Caller(""), b"", begin(b"", 0), None, said({}), "")
+"""A head that is well-formed and whose requests go the ordinary way."""
+
+
+class KnownHeads:
+    """Understands heads: by what it has learned of one that differs in the varying fields only."""
+
+    def __init__(self, settings: Settings, authenticator: Authenticator, repeats: Repeats) -> None:
+        self._settings = settings
+        self._max_body_bytes = settings.server.max_body_bytes
+        self._authenticator = authenticator
+        self._repeats = repeats
+        # The configuration may let one of them name the end user: then it is not the same to us.
+        self._telling = set(VARYING) & set(settings.end_user_headers)
+        self._known: Recent[Known] = Recent(MAX_HEADS)
+        self._by_length: Recent[Known] = Recent(MAX_BY_LENGTH)
+
+    def understand(self, raw: bytes) -> Begun | None:
+        """Read a head without its closing empty line; None for what goes the ordinary way."""
+        # Most heads differ from known ones in the length alone: by shape takes five times as long.
+        at = max(raw.find(_LENGTHS[0]), raw.find(_LENGTHS[1])) + len(_LENGTHS[0])
+        end = raw.find(b"\r\n", at)
+        digits, rest = (raw[at:end], raw[end:]) if end >= 0 else (raw[at:], b"")
+        around = raw[:at] + rest
+        known = self._by_length.get(around)
+        if known is None:
+            return self._understand(raw, around)
+        body_bytes = _body_bytes(digits, self._max_body_bytes)
+        return Begun(known, body_bytes, "", is_plain=True) if body_bytes else None
+
+    def _understand(self, raw: bytes, around: bytes) -> Begun | None:
+        """Read a head by its shape; ``around`` is what stands around its length."""
+        shape = _split(raw)
+        length = echo = b""
+        is_plain = True
+        for at in range(1, len(shape), 3):
+            name = shape[at].lower()
+            if name == b"content-length":
+                length = shape[at + 1]
+            elif name != b"x-stainless-retry-count":
+                is_plain = False
+                if name == b"x-request-id":
+                    echo = shape[at + 1]
+            shape[at + 1] = b""
+        body_bytes = _body_bytes(length.rstrip(b" "), self._max_body_bytes)
+        if not body_bytes:
+            return None
+        key = hashlib.sha256(b"\r\n".join(shape)).digest()
+        known = self._known.get(key)
+        if known is None:
+            known = self._learn(raw)
+            if known is None:
+                return None
+            self._known.put(key, known)
+        if known is NOT_OURS:
+            return None
+        if is_plain and len(around) <= MAX_AROUND_BYTES:
+            self._by_length.put(around, known)
+        told = answers.echoed(echo.decode()) if echo else ""
+        return Begun(known, body_bytes, told, is_plain)
+
+    def _learn(self, raw: bytes) -> Known | None:
+        """Understand a head as the ordinary way does; None for one that it refuses."""
+        try:
+            head = judged(raw)
+        except ProxyError:
+            return None
+        line, headers = headers_of(raw)
+        asked = _request_line(line)
+        route = ROUTES.get(asked[1]) if asked else None
+        stays = all(one.lower() == "keep-alive" for one in headers.getall("connection", ()))
+        if asked is None or route is None or not stays or head.expects_continue:
+            return NOT_OURS
+        if len(headers.getall("x-request-id", ())) > 1:  # the first counts, and may be literal here
+            return NOT_OURS
+        if any(name in headers for name in self._telling):
+            return NOT_OURS
+        try:
+            caller = self._authenticator.caller(headers)
+        except ProxyError:
+            return None
+        if upstream_credential(headers, has_keys=bool(self._settings.keys)) is not None:
+            return NOT_OURS
+        query = (asked[2] or b"").decode() if route == "pass_through" else None
+        says_all = self._repeats.head(headers, query, caller)
+        if says_all is None or len(says_all) > MAX_SAYS_BYTES:
+            return NOT_OURS
+        try:
+            check_content(headers)
+            check_query(query or "")
+            says = said(headers, self._settings.end_user_headers)
+        except ProxyError:
+            return NOT_OURS
+        agent = plain_text(headers.get("user-agent", ""))
+        return Known(route, caller, says_all, begin(says_all, 0), query, says, agent)
+
+
+def _body_bytes(digits: bytes, most_bytes: int) -> int:
+    """Read a length as the ordinary way would; 0 for what is not the lane's."""
+    if not digits.isdigit() or digits[0] == ord("0") or len(digits) > _MAX_DIGITS:
+        return 0
+    body_bytes = int(digits)
+    return body_bytes if body_bytes <= most_bytes else 0
+
+
+def headers_of(raw: bytes) -> tuple[bytes, Header]:
+    """Split a well-formed head into its first line and its fields, as Sanic does (25.12.1)."""
+    line, _, rest = raw.partition(b"\r\n")
+    fields = (one.split(":", 1) for one in rest.decode().split("\r\n"))
+    return line, Header([(name.lower(), value.lstrip()) for name, value in fields])

@@ -94,10 +94,12 @@ class LaneProtocol(StrictProtocol):
 
     def _repeat(self, data: bytes) -> int:
         """Answer a request that is known as a whole; return its length, 0 if it is not."""
-        written = self._lane.answer_again(data, time.monotonic())
-        if written is None:
+        started_s = time.monotonic()
+        written = self._lane.answer_again(data, started_s)
+        if written is None or self.transport is None:
             return 0
-        self._write(written)
+        self.transport.write(written)
+        self._time = started_s
         return len(data)
 
     def _take(self, data: bytes) -> int:

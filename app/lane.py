@@ -100,9 +100,10 @@ class HitLane:
         request_id = new_request_id()
         now_s = time.monotonic()
         seconds = now_s - started_s
-        if worker.telemetry.count_hit(ready.series, seconds, now_s):
+        worker.metrics.add(ready.series, seconds)
+        if worker.sampling.takes(now_s):
             worker.telemetry.record(_event(begun, ready, request_id, seconds))
-        if worker.sentinel.wants(ready.answer, now_s):
+        if now_s >= worker.sentinel.next_s and worker.sentinel.wants(ready.answer, now_s):
             known = begun.known
             worker.sentinel.recount(lambda: _read(pieces, known), known.caller, ready.answer)
         return answers.begin(request_id, begun.echo) + ready.written

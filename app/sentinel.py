@@ -40,19 +40,20 @@ class Sentinel:
         self._note = note
         self._wall_clock = wall_clock
         self._every_s = 60 / settings.per_minute if settings.per_minute else float("inf")
-        self._next_s = 0.0 if settings.per_minute else float("inf")
+        self.next_s = 0.0 if settings.per_minute else float("inf")
+        """Until then, on the monotonic clock, nothing is wanted."""
         self._background = Background(MAX_RECOUNTS, lambda: note("failed"))
 
     def wants(self, answer: Answer, now_s: float) -> bool:
         """Say whether this hit is the one to ask again for; ``now_s`` is monotonic."""
-        if now_s < self._next_s or answer.source != "cache":
+        if now_s < self.next_s or answer.source != "cache":
             return False
         if self._wall_clock() - answer.record.counted_at_s < self._settings.min_age_s:
             return False
         # What was asked with a caller's own credential is that caller's alone.
         if answer.place is not None and answer.place.own is not None:
             return False
-        self._next_s = now_s + self._every_s
+        self.next_s = now_s + self._every_s
         deployment = answer.deployment
         # The entry's turn first: one with few requests a minute must not use up the machine's.
         if deployment.rpm is not None:

@@ -122,14 +122,21 @@ class Upstream:
         here = self._rooms.get(base_url)
         if here is None:
             here = self._rooms[base_url] = asyncio.Semaphore(self._share)
-        is_full = here.locked() or self._room.locked()
+        if not (here.locked() or self._room.locked()):
+            await self._take((here, self._room), taken)
+            return
         try:
-            async with asyncio.timeout(wait_s if is_full else None):
-                for room in (here, self._room):
-                    await room.acquire()
-                    taken.append(room)
+            async with asyncio.timeout(wait_s):
+                await self._take((here, self._room), taken)
         except TimeoutError:
             raise CrowdedUpstreamError from None
+
+    async def _take(
+        self, rooms: tuple[asyncio.Semaphore, ...], taken: list[asyncio.Semaphore]
+    ) -> None:
+        for room in rooms:
+            await room.acquire()
+            taken.append(room)
 
     async def _send(self, request: UpstreamRequest, timeout_s: float) -> UpstreamReply:
         # The client has to know the deadline: cancelling it ends nothing, so that a request which

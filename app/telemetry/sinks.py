@@ -5,7 +5,7 @@ from typing import Protocol
 
 from app.log import logger
 from app.telemetry.event import CountEvent
-from app.telemetry.metrics import Metrics, Series
+from app.telemetry.metrics import Metrics
 
 
 class Sink(Protocol):
@@ -56,16 +56,8 @@ class Telemetry:
         if event.source != "cache" or self._sampling.takes(time.monotonic()):
             self.record(event)
 
-    def count_hit(self, series: Series, seconds: float, now_s: float) -> bool:
-        """Count a hit of a known kind; say whether it is to be told of by itself (`record`).
-
-        So no event is made of a hit that nobody is told of. ``now_s`` is monotonic.
-        """
-        self._metrics.add(series, seconds)
-        return self._sampling.takes(now_s)
-
     def record(self, event: CountEvent) -> None:
-        """Tell the sinks of a count that is counted already."""
+        """Tell the sinks of a count that the metrics have: no event is made of most hits."""
         for sink in self._sinks:
             try:
                 sink.emit(event)

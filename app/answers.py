@@ -3,6 +3,9 @@
 import time
 from functools import lru_cache
 
+from sanic.helpers import STATUS_CODES
+
+from app.errors import ProxyError
 from app.keys import Answer
 from app.replies import JSON, counted
 
@@ -28,20 +31,11 @@ def body(answer: Answer) -> bytes:
     return counted(answer.record.input_tokens, answer.record.extra)
 
 
-def hit(answer: Answer) -> bytes:
-    """Write all but the beginning of a hit's answer, on a connection that stays open.
-
-    Framed as Sanic frames it (25.12.1); ``begin`` writes what comes before.
-    """
-    told_body = body(answer)
-    framed = (
-        *pairs(answer),
-        (b"content-length", b"%d" % len(told_body)),
-        (b"connection", b"keep-alive"),
-        (b"content-type", JSON.encode()),
+def rest(answer: Answer, *, stays_open: bool) -> bytes:
+    """Write all but the beginning of an answer; ``begin`` writes what comes before."""
+    return b"".join(b"%b: %b\r\n" % pair for pair in pairs(answer)) + _framed(
+        body(answer), stays_open=stays_open
     )
-    lines = b"".join(b"%b: %b\r\n" % pair for pair in framed)
-    return b"%b\r\n%b" % (lines, told_body)
 
 
 def begin(request_id: str, echo: str) -> bytes:
@@ -49,6 +43,35 @@ def begin(request_id: str, echo: str) -> bytes:
     if echo:
         echo = f"x-request-id: {echo}\r\n"
     return f"HTTP/1.1 200 OK\r\nrequest-id: {request_id}\r\n{echo}".encode()
+
+
+def refusal(
+    error: ProxyError, request_id: str, echo: str, *, on_loopback: bool, stays_open: bool
+) -> bytes:
+    """Write a whole refusal."""
+    headers = {"request-id": request_id, **error.headers}
+    if echo:
+        headers["x-request-id"] = echo
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    told_body = error.body(request_id, on_loopback=on_loopback)
+    status = STATUS_CODES.get(error.status, b"UNKNOWN")
+    return b"HTTP/1.1 %d %b\r\n%b%b" % (
+        error.status,
+        status,
+        lines.encode(errors="surrogateescape"),
+        _framed(told_body, stays_open=stays_open),
+    )
+
+
+def _framed(told_body: bytes, *, stays_open: bool) -> bytes:
+    """Write the end of a head, and the body, as Sanic does (25.12.1)."""
+    stays = b"keep-alive" if stays_open else b"close"
+    return b"content-length: %d\r\nconnection: %b\r\ncontent-type: %b\r\n\r\n%b" % (
+        len(told_body),
+        stays,
+        JSON.encode(),
+        told_body,
+    )
 
 
 def echoed(client_request_id: str) -> str:

@@ -20,13 +20,10 @@ from app.question import Question, decode, decode_native
 from app.repeats import Repeat
 from app.replies import JSON
 from app.routing import Route
-from app.telemetry import CountEvent, plain_text
+from app.telemetry import plain_text
 from app.telemetry.end_user import end_user_of_headers
-from app.telemetry.metrics import ERROR_TYPES
+from app.telling import Asker, event_of
 from app.workers import Worker
-
-CLIENT_CLOSED = 499
-"""What an event says of a client that left before its answer."""
 
 
 class CountHandler:
@@ -51,13 +48,13 @@ class CountHandler:
         try:
             answer = await self._count()
         except asyncio.CancelledError:
-            self._tell(CLIENT_CLOSED, error=None, answer=None)
+            self._tell(None)
             raise
         except Exception as error:  # noqa: BLE001 -- the last stop before the framework
             refusal = from_framework(error)
-            self._tell(refusal.status, error=refusal, answer=None)
+            self._tell(refusal)
             return self._refuse(refusal)
-        self._tell(200, error=None, answer=answer)
+        self._tell(answer)
         return self._answer(answer)
 
     async def _count(self) -> Answer:
@@ -120,52 +117,28 @@ class CountHandler:
         headers = {"request-id": self._request_id, **error.headers}
         if echo := self._client_request_id():
             headers["x-request-id"] = echo
-        body = error.body(self._request_id, on_loopback=from_this_machine(self._request))
+        is_near = from_this_machine(self._request.ip, self._request.headers)
+        body = error.body(self._request_id, on_loopback=is_near)
         return HTTPResponse(body, status=error.status, headers=headers, content_type=JSON)
 
     def _client_request_id(self) -> str:
         return answers.echoed(self._request.headers.get("x-request-id", ""))
 
-    def _tell(self, status: int, *, error: ProxyError | None, answer: Answer | None) -> None:
-        request, journey = self._request, self._journey
-        deployment = answer.deployment if answer else journey.deployment
-        self._worker.telemetry.emit(
-            CountEvent(
-                time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time
-                request_id=self._request_id,
-                status=status,
-                duration_ms=(time.perf_counter() - self._started) * 1000,
-                route=self._route_name,
-                source=answer.source if answer else "",
-                tier=answer.tier if answer else "",
-                error_type=_error_type(error) if answer is None else "",
-                reason=error.reason if error else "",
-                input_tokens=answer.record.input_tokens if answer else 0,
-                caller=self._caller.name if self._caller else "",
-                end_user=self._end_user,
-                alias=self._route.alias if self._route else "",
-                model=self._model,
-                provider=deployment.provider if deployment else "",
-                upstream_model=deployment.endpoint.upstream_model if deployment else "",
-                deployment=deployment.name if deployment else "",
-                body_bytes=len(request.body),
-                upstream_ms=journey.upstream_ms,
-                upstream_calls=journey.upstream_calls,
-                budget_wait_ms=journey.budget_wait_ms,
-                dropped=tuple(filter(None, answer.record.dropped.decode().split(",")))
-                if answer
-                else (),
-                client_request_id=self._client_request_id(),
-                user_agent=plain_text(request.headers.get("user-agent", "")),
-            )
+    def _tell(self, outcome: Answer | ProxyError | None) -> None:
+        request = self._request
+        asker = Asker(
+            request_id=self._request_id,
+            route=self._route_name,
+            body_bytes=len(request.body),
+            client_request_id=self._client_request_id(),
+            user_agent=plain_text(request.headers.get("user-agent", "")),
+            caller=self._caller.name if self._caller else "",
+            end_user=self._end_user,
+            alias=self._route.alias if self._route else "",
+            model=self._model,
         )
-
-
-def _error_type(error: ProxyError | None) -> str:
-    """Keep to the closed list: a type that a provider made up is its text, and may quote."""
-    if error is None:
-        return "client_closed"
-    return error.type if error.type in ERROR_TYPES else "other"
+        seconds = time.perf_counter() - self._started
+        self._worker.telemetry.emit(event_of(asker, self._journey, seconds, outcome))
 
 
 class CountResponse(HTTPResponse):

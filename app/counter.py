@@ -80,15 +80,24 @@ class TokenCounter:
             raise forbidden(f"model: this key may not count with {question.model}")
         return route
 
-    def known(self, question: Question, caller: Caller, route: Route) -> Answer | None:
-        """Answer as ``count`` would where this process remembers it. No await."""
+    def known(self, question: Question, caller: Caller, route: Route) -> Answer | Place | None:
+        """Answer as ``count`` would where this process remembers it, else say where it would be.
+
+        None where that is not asked by a key. No await.
+        """
         first = route.pools[0].first
         if first.provider == ESTIMATE or question.freshness.no_cache:
             return None
-        return self._here(self._keys.place(question, caller, first))
+        place = self._keys.place(question, caller, first)
+        return self._here(place) or place
 
     async def count(
-        self, question: Question, caller: Caller, route: Route, journey: Journey
+        self,
+        question: Question,
+        caller: Caller,
+        route: Route,
+        journey: Journey,
+        place: Place | None = None,
     ) -> Answer:
         """Answer a question. Raises ProxyError; never invents a number.
 
@@ -96,6 +105,7 @@ class TokenCounter:
         only when the one before has failed, all within the first one's deadline: each may use its
         even share of the time that is left. A count that was known before stands in when all have
         failed, or when ``stale_after_s`` has passed: what is out then goes on without this caller.
+        ``place`` is what ``known`` has just said.
         """
         started = time.monotonic()
         deadline = started + route.pools[0].first.timeout_s
@@ -112,7 +122,7 @@ class TokenCounter:
                 break
             journey.deployment = pool.first
             until = now + (deadline - now) / (len(route.pools) - asked)
-            trip = Trip(question, caller, until, min(until, leaves_at), stale_at, journey)
+            trip = Trip(question, caller, until, min(until, leaves_at), stale_at, journey, place)
             try:
                 return await self._ask(trip, pool)
             except ProxyError as error:
@@ -133,7 +143,7 @@ class TokenCounter:
         question = trip.question
         if pool.first.provider == ESTIMATE:
             return await self._estimate(question, pool.first)
-        place = self._keys.place(trip.question, trip.caller, pool.first)
+        place = self._place(trip, pool)
         if place.own is not None:
             pool = Pool((place.deployment,))
         fresh = question.freshness
@@ -161,6 +171,12 @@ class TokenCounter:
             tier=landed.tier,
             deployment=landed.deployment,
         )
+
+    def _place(self, trip: Trip, pool: Pool) -> Place:
+        place = trip.place
+        if place is not None and place.deployment is pool.first and self._keys.still_holds(place):
+            return place
+        return self._keys.place(trip.question, trip.caller, pool.first)
 
     def _here(self, place: Place) -> Answer | None:
         record = self._tiers.get(place.key, place.max_age_s)

@@ -8,18 +8,23 @@ way whole and unchanged, and until that has answered, so does all that follows.
 """
 
 import time
-from asyncio import TimerHandle
+from asyncio import Task, TimerHandle
 from typing import Any
 
+from sanic.http.constants import Stage
+
 from app.errors import ProxyError
+from app.ids import new_request_id
 from app.known_heads import END, Begun
 from app.lane import HitLane
+from app.lane_flight import Unknown, ask, written
 from app.log import describe, warn_operator
 from app.repeats import Digest
-from app.strict_http import SMALL_BYTES, StrictHttp, StrictProtocol
+from app.strict_http import HALF_CLOSED_S, SMALL_BYTES, StrictHttp, StrictProtocol
 
 PATIENCE_S = 0.5
 """For the rest of a body; the ordinary way then goes on waiting, by its own clock."""
+MAX_BEHIND_BYTES = 64 * 1024
 MAX_BODY_BYTES = 4 * 1024 * 1024
 VIEWED_BYTES = 4096
 """From this size on a body is not copied to be digested."""
@@ -41,13 +46,17 @@ class Partial:
 class LaneProtocol(StrictProtocol):
     """Sanic's protocol, read strictly, with the lane on top."""
 
-    __slots__ = ("_begun", "_head", "_lane", "_partial")
+    __slots__ = ("_begun", "_behind", "_flight", "_head", "_lane", "_partial")
     _http: StrictHttp | None
     _lane: HitLane
     _head: bytes
     """The last head that was understood, with its empty line: clients say the same again."""
     _begun: Begun | None
     _partial: Partial | None
+    _flight: Task[None] | None
+    """A question that is being asked: until it is answered nothing else is."""
+    _behind: bytes
+    """What has come meanwhile."""
 
     def connection_made(self, transport: Any) -> None:
         """Begin without a head."""
@@ -55,6 +64,8 @@ class LaneProtocol(StrictProtocol):
         self._begun = None
         self._head = b""
         self._partial = None
+        self._flight = None
+        self._behind = b""
         self._http = None
         super().connection_made(transport)
 
@@ -63,6 +74,9 @@ class LaneProtocol(StrictProtocol):
         if self._partial is not None:
             data = self._more(self._partial, data)
         while data:
+            if self._flight is not None:
+                self._keep(data)
+                return
             try:
                 used = (self._repeat(data) or self._take(data)) if self._is_free() else 0
             except Exception as error:  # noqa: BLE001 -- whatever it is, the ordinary way answers
@@ -73,8 +87,18 @@ class LaneProtocol(StrictProtocol):
                 return
             data = data[used:]
 
+    def eof_received(self) -> bool:
+        """Let what is being asked be answered; Sanic's task, which waits, must not hear of it."""
+        if self._flight is None:
+            return super().eof_received()
+        self.has_ended = True
+        self.loop.call_later(HALF_CLOSED_S, self._end)
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what was still to come."""
+        """Forget what was still to come, and leave what is still being asked."""
+        if self._flight is not None:
+            self._flight.cancel()
         if self._partial is not None:
             self._end_partial(self._partial)
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
@@ -125,11 +149,8 @@ class LaneProtocol(StrictProtocol):
         else:
             digest.update(memoryview(data)[start:end])
         pieces = (data if end == len(data) else data[:end],)
-        written = self._lane.answer(begun, digest.digest(), pieces, started_s)
-        if written is None:
-            return 0
-        self._write(written)
-        return end
+        found = self._lane.answer(begun, digest.digest(), pieces, started_s)
+        return end if self._say(found) else 0
 
     def _has_room(self, size_bytes: int) -> bool:
         try:
@@ -139,10 +160,49 @@ class LaneProtocol(StrictProtocol):
             return False
         return self._http is not None
 
-    def _write(self, written: bytes) -> None:
-        if self.transport is not None:
-            self.transport.write(written)
-            self._time = time.monotonic()
+    def _say(self, found: bytes | Unknown | None) -> bool:
+        """Answer, or begin to ask; False for what is the ordinary way's."""
+        http = self._http
+        if found is None or self.transport is None:
+            return False
+        if isinstance(found, bytes):
+            self.transport.write(found)
+        elif http is None:
+            return False
+        else:
+            # Busy, as Sanic says it: while it ends it lets this request be answered, too.
+            http.stage = Stage.HANDLER
+            self._flight = self.loop.create_task(self._ask(http, found))
+        self._time = time.monotonic()
+        return True
+
+    async def _ask(self, http: StrictHttp, unknown: Unknown) -> None:
+        """Answer a question that nobody here remembers, and go on with what came behind it."""
+        request_id = new_request_id()
+        outcome = await ask(self.app.ctx.worker, unknown, request_id)
+        self._flight = None
+        if self.transport is None or self.transport.is_closing():
+            return
+        stays_open = http.keep_alive and self.app.config["KEEP_ALIVE"]
+        ip = self.conn_info.client_ip if self.conn_info is not None else ""
+        self.transport.write(written(unknown, request_id, outcome, ip, stays_open=stays_open))
+        self._time = time.monotonic()
+        http.stage = Stage.IDLE
+        if not stays_open:
+            self.close()
+            return
+        behind, self._behind = self._behind, b""
+        if behind:
+            self.transport.resume_reading()
+            self.data_received(behind)
+        if self.has_ended and http.is_idle:
+            self._end()
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what comes before the answer to what came before it."""
+        self._behind += data
+        if self.transport is not None and len(self._behind) >= MAX_BEHIND_BYTES:
+            self.transport.pause_reading()
 
     def _wait(self, begun: Begun, digest: Digest, data: bytes, start: int) -> int:
         """Keep the beginning of a request whose body comes in pieces."""
@@ -178,15 +238,14 @@ class LaneProtocol(StrictProtocol):
             except ProxyError:
                 self._hand_on(partial)
             return b""
-        written = self._complete(partial, started_s) if self._is_free() else None
-        if written is None:
-            self._hand_on(partial)
-        else:
+        found = self._complete(partial, started_s) if self._is_free() else None
+        if self._say(found):
             self._end_partial(partial)
-            self._write(written)
+        else:
+            self._hand_on(partial)
         return behind
 
-    def _complete(self, partial: Partial, started_s: float) -> bytes | None:
+    def _complete(self, partial: Partial, started_s: float) -> bytes | Unknown | None:
         """Answer a request of which all has come; None also for a fault of the lane."""
         try:
             digest = partial.digest.digest()

@@ -95,6 +95,10 @@ class Keys:
             rekey=compose,
         )
 
+    def still_holds(self, place: Place) -> bool:
+        """Say whether the key would be composed in the same way now."""
+        return place.changes == self._generations.changes
+
     def _key(self, request: CountRequest, deployment: Deployment, scope: bytes) -> bytes:
         """Compose the content key: everything that decides the number, and nothing else."""
         endpoint = deployment.endpoint

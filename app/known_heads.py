@@ -12,6 +12,7 @@ from app.auth import Authenticator, Caller, upstream_credential
 from app.config import Settings
 from app.errors import ProxyError
 from app.heads import judged
+from app.origin import PROXY_HEADERS
 from app.question import Said, check_content, check_query, said
 from app.recent import Recent
 from app.repeats import LARGE_BYTES, Digest, Repeats, begin
@@ -61,6 +62,8 @@ class Known(Struct, frozen=True):
     """None on the unified route, where it means nothing."""
     said: Said
     user_agent: str
+    forwards: tuple[str, ...]
+    """The headers by which a proxy speaks for somebody else."""
 
 
 class Begun(NamedTuple):
@@ -80,7 +83,7 @@ class Begun(NamedTuple):
         return self.known.small.copy()
 
 
-NOT_OURS = Known("", Caller(""), b"", begin(b"", 0), None, said({}), "")
+NOT_OURS = Known("", Caller(""), b"", begin(b"", 0), None, said({}), "", ())
 """A head that is well-formed and whose requests go the ordinary way."""
 
 
@@ -174,7 +177,8 @@ class KnownHeads:
         except ProxyError:
             return NOT_OURS
         agent = plain_text(headers.get("user-agent", ""))
-        return Known(route, caller, says_all, begin(says_all, 0), query, says, agent)
+        forwards = tuple(name for name in PROXY_HEADERS if name in headers)
+        return Known(route, caller, says_all, begin(says_all, 0), query, says, agent, forwards)
 
 
 def _body_bytes(digits: bytes, most_bytes: int) -> int:

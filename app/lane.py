@@ -18,6 +18,7 @@ from app.errors import ProxyError
 from app.ids import new_request_id
 from app.keys import Answer
 from app.known_heads import END, Begun, Known, KnownHeads
+from app.lane_flight import Unknown
 from app.question import Question, decode_after
 from app.recent import Recent
 from app.repeats import LARGE_BYTES, Repeat
@@ -74,15 +75,19 @@ class HitLane:
 
     def answer(
         self, begun: Begun, digest: bytes, pieces: Sequence[bytes], started_s: float
-    ) -> bytes | None:
-        """Answer what this worker remembers, and tell of it; None for all else.
+    ) -> bytes | Unknown | None:
+        """Answer what this worker remembers, and tell of it; say what is asked where it does not.
 
-        ``pieces`` are the whole request, ``started_s`` is on the clock of ``time.monotonic``.
+        None for what the ordinary way is to read: large questions, and what it refuses. ``pieces``
+        are the whole request, ``started_s`` is on the clock of ``time.monotonic``.
         """
         worker = self._worker
         found = worker.repeats.find(digest, begun.known.caller)
-        if found is None and (found := self._find(begun, digest, pieces)) is None:
-            return None
+        if found is None:
+            read = self._find(begun, digest, pieces, started_s)
+            if not isinstance(read, tuple):
+                return read
+            found = read
         repeat, record = found
         ready = self._ready.get(digest)
         if ready is None or ready.record is not record or ready.repeat is not repeat:
@@ -109,12 +114,9 @@ class HitLane:
         return answers.begin(request_id, begun.echo) + ready.written
 
     def _find(
-        self, begun: Begun, digest: bytes, pieces: Sequence[bytes]
-    ) -> tuple[Repeat, Record] | None:
-        """Look up a question that was asked before in other bytes.
-
-        Not a large one: of a miss it would be decoded twice, 11 ms a megabyte.
-        """
+        self, begun: Begun, digest: bytes, pieces: Sequence[bytes], started_s: float
+    ) -> tuple[Repeat, Record] | Unknown | None:
+        """Look up a question that was asked before in other bytes."""
         if begun.body_bytes >= LARGE_BYTES:
             return None
         known = begun.known
@@ -124,17 +126,17 @@ class HitLane:
             route = counter.route(question, caller)
         except ProxyError:
             return None
-        answer = counter.known(question, caller, route)
-        if answer is None:
-            return None
-        repeat = self._worker.repeats.learn(digest, question, route, answer)
-        return None if repeat is None else (repeat, answer.record)
+        found = counter.known(question, caller, route)
+        if isinstance(found, Answer):
+            repeat = self._worker.repeats.learn(digest, question, route, found)
+            return None if repeat is None else (repeat, found.record)
+        return Unknown(begun, digest, question, route, found, started_s)
 
     def _prepare(self, repeat: Repeat, record: Record) -> Ready:
         answer, alias = repeat.answer(record), repeat.route.alias
         kind = Kind(alias, HTTPStatus.OK, answer.source, answer.tier, by_lane=True)
         series = self._worker.metrics.series(kind)
-        return Ready(repeat, record, answer, answers.hit(answer), series)
+        return Ready(repeat, record, answer, answers.rest(answer, stays_open=True), series)
 
 
 def _read(pieces: Sequence[bytes], known: Known) -> Question:

@@ -68,7 +68,7 @@ async def event_logging(request: Request) -> HTTPResponse:
 async def metrics(request: Request) -> HTTPResponse:
     """``GET /metrics``: open to this machine, else to any valid key."""
     worker: Worker = request.app.ctx.worker
-    if not from_this_machine(request):
+    if not from_this_machine(request.ip, request.headers):
         worker.authenticator.caller(request.headers)
     return HTTPResponse(
         worker.metrics.render(),
@@ -84,7 +84,8 @@ async def cache_stats(request: Request) -> HTTPResponse:
     """
     worker: Worker = request.app.ctx.worker
     caller = worker.authenticator.caller(request.headers)
-    allowed = caller.is_master if worker.settings.keys else from_this_machine(request)
+    is_near = from_this_machine(request.ip, request.headers)
+    allowed = caller.is_master if worker.settings.keys else is_near
     if not allowed:
         raise forbidden("this is for the master key only")
     shown = CacheStats(

@@ -5,6 +5,7 @@ from msgspec import Struct
 from app.auth import Caller
 from app.errors import ProxyError, operator_fault
 from app.freshness import Freshness
+from app.keys import Place
 from app.leader import Journey
 from app.question import Question
 from app.routing import Pool
@@ -25,6 +26,8 @@ class Trip(Struct, frozen=True):
     stale_at: float
     """When a count that was known before is good enough."""
     journey: Journey
+    place: Place | None = None
+    """Where the first pool's answer is remembered, if that has been composed already."""
 
     def wait_s(self, now: float) -> float:
         """Say how long the caller waits: to the end, when the flight tells more; less if asked."""

@@ -1,0 +1,79 @@
+"""A question that the lane has read and nobody here remembers: counted, without the framework.
+
+It goes THE way of a count (`app.counter`), with the same events and the same answers as by the
+ordinary way; only what the framework would make of the request's bytes is not made.
+"""
+
+import time
+
+from msgspec import Struct
+
+from app import answers
+from app.errors import ProxyError, from_framework
+from app.keys import Answer, Place
+from app.known_heads import Begun
+from app.leader import Journey
+from app.log import warn_operator
+from app.origin import from_this_machine
+from app.question import Question
+from app.routing import Route
+from app.telling import Asker, event_of
+from app.workers import Worker
+
+
+class Unknown(Struct, frozen=True):
+    """A question as the lane has read it."""
+
+    begun: Begun
+    digest: bytes
+    question: Question
+    route: Route
+    place: Place | None
+    started_s: float
+    """On the clock of ``time.monotonic``."""
+
+
+async def ask(worker: Worker, unknown: Unknown, request_id: str) -> Answer | ProxyError:
+    """Count, and tell of it once, whatever happens. Raises CancelledError: the client has left."""
+    begun, question, route = unknown.begun, unknown.question, unknown.route
+    known, journey = begun.known, Journey()
+    outcome: Answer | ProxyError | None = None
+    try:
+        count = worker.counter.count
+        outcome = await count(question, known.caller, route, journey, unknown.place)
+        worker.repeats.learn(unknown.digest, question, route, outcome)
+        if worker.sentinel.wants(outcome, time.monotonic()):  # another process remembered it
+            worker.sentinel.recount(lambda: question, known.caller, outcome)
+    except Exception as error:  # noqa: BLE001 -- the last stop
+        outcome = from_framework(error)
+        if outcome.operator_detail:
+            warn_operator(outcome.operator_detail)
+    finally:
+        asker = Asker(
+            request_id=request_id,
+            route=known.route,
+            body_bytes=begun.body_bytes,
+            client_request_id=begun.echo,
+            user_agent=known.user_agent,
+            caller=known.caller.name,
+            end_user=question.end_user,
+            alias=route.alias,
+            model=question.model,
+        )
+        seconds = time.monotonic() - unknown.started_s
+        worker.telemetry.emit(event_of(asker, journey, seconds, outcome))
+    return outcome
+
+
+def written(
+    unknown: Unknown, request_id: str, outcome: Answer | ProxyError, ip: str, *, stays_open: bool
+) -> bytes:
+    """Write an outcome as the ordinary way would."""
+    begun = unknown.begun
+    if isinstance(outcome, Answer):
+        rest = answers.rest(outcome, stays_open=stays_open)
+        return answers.begin(request_id, begun.echo) + rest
+    is_near = from_this_machine(ip, begun.known.forwards)
+    return answers.refusal(
+        outcome, request_id, begun.echo, on_loopback=is_near, stays_open=stays_open
+    )

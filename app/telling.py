@@ -1,0 +1,72 @@
+"""The event that tells of a request to count, whichever way it was answered."""
+
+import time
+
+from msgspec import Struct
+
+from app.errors import ProxyError
+from app.keys import Answer
+from app.leader import Journey
+from app.telemetry import CountEvent
+from app.telemetry.metrics import ERROR_TYPES
+
+OK, CLIENT_CLOSED = 200, 499
+"""The second: what is told of a client that left before its answer."""
+
+
+class Asker(Struct):
+    """Who asks what, as far as it is known by now."""
+
+    request_id: str
+    route: str
+    body_bytes: int
+    client_request_id: str
+    user_agent: str
+    caller: str = ""
+    end_user: str = ""
+    alias: str = ""
+    model: str = ""
+
+
+def event_of(
+    asker: Asker, journey: Journey, seconds: float, outcome: Answer | ProxyError | None
+) -> CountEvent:
+    """Tell of an answer or a refusal; of neither: that the client has left."""
+    answer = outcome if isinstance(outcome, Answer) else None
+    error = outcome if isinstance(outcome, ProxyError) else None
+    status = OK if answer else error.status if error else CLIENT_CLOSED
+    dropped = answer.record.dropped.decode() if answer else ""
+    deployment = answer.deployment if answer else journey.deployment
+    return CountEvent(
+        time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time
+        request_id=asker.request_id,
+        status=status,
+        duration_ms=seconds * 1000,
+        route=asker.route,
+        source=answer.source if answer else "",
+        tier=answer.tier if answer else "",
+        error_type="" if answer else _error_type(error),
+        reason=error.reason if error else "",
+        input_tokens=answer.record.input_tokens if answer else 0,
+        caller=asker.caller,
+        end_user=asker.end_user,
+        alias=asker.alias,
+        model=asker.model,
+        provider=deployment.provider if deployment else "",
+        upstream_model=deployment.endpoint.upstream_model if deployment else "",
+        deployment=deployment.name if deployment else "",
+        body_bytes=asker.body_bytes,
+        upstream_ms=journey.upstream_ms,
+        upstream_calls=journey.upstream_calls,
+        budget_wait_ms=journey.budget_wait_ms,
+        dropped=tuple(dropped.split(",")) if dropped else (),
+        client_request_id=asker.client_request_id,
+        user_agent=asker.user_agent,
+    )
+
+
+def _error_type(error: ProxyError | None) -> str:
+    """Keep to the closed list: a type that a provider made up is its text, and may quote."""
+    if error is None:
+        return "client_closed"
+    return error.type if error.type in ERROR_TYPES else "other"

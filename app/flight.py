@@ -134,15 +134,17 @@ class Flights:
 
     def _remember(self, ask: Ask, record: Record, lease: Lease | None) -> bool:
         """Store the count, and forget the model's others where it replaces another number."""
-        self._tiers.hear_host()
         model = record.upstream_model
+        alone = lease is None or not lease.on_host
+        before = self._tiers.known(ask.key, on_host=alone)
+        differing = before is not None and differs(before, record)
+        if differing:
+            self._tiers.hear_host()
         # 1 a slow flight takes off; 2 a later one finds drift, or an operator purges: a new
         # generation; 3 the slow one lands. It belongs to what was forgotten: it neither ends the
         # new generation nor is stored in it.
         outdated = self._tiers.generations.of(model) != ask.generation
-        alone = lease is None or not lease.on_host
-        before = None if outdated else self._tiers.known(ask.key, on_host=alone)
-        drifted = before is not None and differs(before, record)
+        drifted = differing and not outdated
         if drifted and before is not None:
             self._tiers.drifted(before, record)
         stored = False

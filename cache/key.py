@@ -5,6 +5,7 @@ A wrong merge is a wrong answer; a missed merge is only a miss. Every choice fol
 
 import hmac
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -66,7 +67,15 @@ def content_key(secret: bytes, parts: Iterable[bytes]) -> bytes:
     for part in parts:
         message += len(part).to_bytes(8)
         message += part
-    return hmac.digest(secret, message, "sha256")
+    # Not `hmac.digest`: it gives other threads the interpreter, and waits to have it back.
+    keyed = _keyed(secret).copy()
+    keyed.update(message)
+    return keyed.digest()
+
+
+@lru_cache(8)
+def _keyed(secret: bytes) -> hmac.HMAC:
+    return hmac.new(secret, digestmod="sha256")
 
 
 def derive_secret(source: str | None, purpose: str) -> bytes:

@@ -1,7 +1,8 @@
 """Who asks the provider: one leader per key among all workers and machines that share a tier.
 
-    host lease ──held by another worker: poll──┐
-      │ taken          ◄───────────────────────┘   look into the host file again: it may be there
+    host lease ──held by another worker: look into the host file, poll──┐
+      │ taken          ◄────────────────────────────────────────────────┘
+    look into the host file: who held it before may have brought it
     cluster: record or lease, one round trip ──held by another machine: poll──┐
       │ led            ◄──────────────────────────────────────────────────────┘
     Lease ── ended by exactly one of: a stored record, a shared failure, nothing
@@ -133,11 +134,12 @@ class Leadership:
         give_up_s = time.monotonic() + wait_s
         waited, pause_s = False, FIRST_PAUSE_S
         while True:
-            if lease.on_host or self._take(lease):
-                # 1 A and B look up and miss; 2 A leads, stores, gives its lease back; 3 B takes
-                # the lease: without a second look B would ask for what is already there.
-                if found := self._shelves.look(wanted, again=True):
-                    return Landing(found.record, found.tier, waited)
+            leads = lease.on_host or self._take(lease)
+            # With the lease, or else: 1 A and B look and miss; 2 A leads, stores, gives its lease
+            # back; 3 B takes it and asks for what is there. Without it for what needs no waiting.
+            if (leads or not waited) and (found := self._shelves.look(wanted, again=waited)):
+                return Landing(found.record, found.tier, waited)
+            if leads:
                 if waited and (failure := self._shared(wanted, started_ns)):
                     return failure
                 entered = await self._enter_cluster(wanted, lease, waited=waited)

@@ -86,8 +86,6 @@ class Tiers:
 
     async def enter(self, wanted: Wanted, wait_s: float) -> Landing | Failure | Lease:
         """Find the record, share the failure of a leader waited for, or lead."""
-        if found := self.look(wanted):
-            return found
         return await self._leadership.enter(wanted, wait_s)
 
     def store(self, key: bytes, record: Record, lease: Lease | None) -> bool:

@@ -1,10 +1,13 @@
-"""The hit lane: repeats are answered where their bytes arrive, before the framework wakes.
+"""The hit lane: questions are answered where their bytes arrive, before the framework wakes.
 
-bytes ─ idle connection? ─ head understood? ─ body whole? ─ answer known? ─► written at once
-          └── no ────────────┴── no ───────────┴─ waits ──────┴── no ──────► StrictProtocol
+bytes ─ idle connection? ─ these very bytes? ──────────────────────yes──────► written at once
+          │ no               └─ head understood? ─ body whole? ─ known? ─yes─► written at once
+          │                        │ no              └ waits       │ no, and small
+          ▼                        ▼                               ▼
+        StrictProtocol ◄──── whole and unchanged          asked: `app.lane_flight`
 
-A connection is the lane's only between requests: whatever is not answered here goes to the ordinary
-way whole and unchanged, and until that has answered, so does all that follows.
+A connection is the lane's only between requests: until the ordinary way has answered what it was
+handed, or the lane what it asks, nothing that follows is looked at.
 """
 
 import time

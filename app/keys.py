@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 
 import msgspec
 from msgspec import Struct
@@ -102,11 +103,8 @@ class Keys:
     def _key(self, request: CountRequest, deployment: Deployment, scope: bytes) -> bytes:
         """Compose the content key: everything that decides the number, and nothing else."""
         endpoint = deployment.endpoint
-        parts = [
-            deployment.provider.encode(),
-            ADAPTERS[deployment.provider].WIRE_VERSION.to_bytes(4),
-            "\0".join(endpoint.scope).encode(),
-            endpoint.upstream_model.encode(),
+        parts = (
+            *_counter(deployment.provider, endpoint.scope, endpoint.upstream_model),
             self._generations.of(endpoint.upstream_model).to_bytes(8),
             request.version.encode(),
             ",".join(request.betas).encode(),
@@ -115,8 +113,15 @@ class Keys:
             b"stated" if endpoint.count_from_too_long else b"",
             scope,
             request.body,
-        ]
+        )
         return content_key(self._secret, parts)
+
+
+@lru_cache(1024)
+def _counter(provider: str, scope: tuple[str, ...], upstream_model: str) -> tuple[bytes, ...]:
+    """Say who counts, in parts of a key."""
+    wire = ADAPTERS[provider].WIRE_VERSION.to_bytes(4)
+    return provider.encode(), wire, "\0".join(scope).encode(), upstream_model.encode()
 
 
 def _with_credential(question: Question, deployment: Deployment) -> tuple[Deployment, bytes | None]:

@@ -150,6 +150,8 @@ class Leader:
 
 def _counted(count: Count, sent: UpstreamRequest) -> Count:
     """Blank credentials out of what the provider adds to its count: that is remembered."""
+    if not count.extra:
+        return count
     return Count(count.input_tokens, blanked_json(count.extra, credentials_of(sent)))
 
 

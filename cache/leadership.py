@@ -15,6 +15,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Protocol
 
 from msgspec import Struct
@@ -54,15 +55,17 @@ class Landing(Struct, frozen=True):
 class Lease:
     """The right and duty to ask for one key; given back once, whatever happens."""
 
-    __slots__ = ("_renewal", "has_stale", "key", "on_cluster", "on_host", "token")
-
     def __init__(self, key: bytes) -> None:
         self.key = key
-        self.token = secrets.token_bytes(12)
         self.on_host = False
         self.on_cluster = False
         self.has_stale = False
         self._renewal: asyncio.Task[None] | None = None
+
+    @cached_property
+    def token(self) -> bytes:
+        """Tells its holder from others, on the cluster."""
+        return secrets.token_bytes(12)
 
     def renew(self, cluster: ClusterCache) -> None:
         """Keep the cluster's lease alive for as long as this worker flies."""

@@ -5,6 +5,7 @@ seconds of each other; on a shared machine it says more than any absolute figure
 """
 
 import argparse
+import importlib
 import signal
 import sys
 import tempfile
@@ -27,6 +28,8 @@ from bench.slice import Address
 from bench.stage import As, Stage
 
 RESULTS = machine.ROOT / "bench" / "results"
+_COMMANDS = {"micro": "bench.micro"}
+"""Modules with a ``main(arguments)``: each loads what only it needs."""
 CEILING_S = 0.5
 OPEN_SHARE = 0.5
 """Of what ``repeat`` reached, or the own generator's ceiling: the rate of the open loop."""
@@ -171,6 +174,9 @@ def _compare(before: Path, after: Path) -> None:
 
 def main() -> None:
     """Run and print the table; exit with 1 below the bars."""
+    if sys.argv[1:] and sys.argv[1] in _COMMANDS:
+        importlib.import_module(_COMMANDS[sys.argv[1]]).main(sys.argv[2:])
+        return
     options = parse()
     if options.compare:
         _compare(*options.compare)

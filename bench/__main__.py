@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import gates, machine, nginx, report, table, wrk
+from bench import gates, html, machine, nginx, report, table, wrk
 from bench.answers import WrongAnswerError
 from bench.load import Run
 from bench.options import parse
@@ -28,7 +28,7 @@ from bench.slice import Address
 from bench.stage import As, Stage
 
 RESULTS = machine.ROOT / "bench" / "results"
-_COMMANDS = {"micro": "bench.micro"}
+_COMMANDS = {"micro": "bench.micro", "report": "bench.html"}
 """Modules with a ``main(arguments)``: each loads what only it needs."""
 CEILING_S = 0.5
 OPEN_SHARE = 0.5
@@ -192,7 +192,8 @@ def main() -> None:
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=2))
     table.show(result)
-    print(f"written to {file}")
+    shown = html.write(result, file, options.html)
+    print(f"written to {file} and {shown}")
     if bars is not None:
         verdicts = gates.judge(result, bars)
         print(*gates.verdict_lines(verdicts, bars.noise), sep="\n")

@@ -27,6 +27,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scenario", nargs="+", choices=SCENARIOS, metavar="NAME")
     parser.add_argument("--json", metavar="FILE", help="write the result there, not to results/")
     parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write the page there, not beside the JSON"
+    )
+    parser.add_argument(
         "--baseline", type=Path, metavar="FILE", help="exit with 1 below these bars (bars.json)"
     )
     parser.add_argument(

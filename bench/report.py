@@ -10,7 +10,7 @@ from bench.load import Run
 from bench.scenarios import SCENARIOS
 
 FORMAT = 2
-_PERCENTS = (50.0, 90.0, 99.0, 99.9, 99.99)
+_PERCENTS = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99)
 _NEAR_CEILING = 0.8
 _UNSTEADY = 0.3
 _SLOW_MS = 1.0

@@ -6,7 +6,7 @@ from rich.table import Table
 from bench.report import Result, Summary
 
 _WIDTH = 150
-_FIGURES = (
+FIGURES = (
     "by",
     "requests/s",
     "lowest to highest",
@@ -26,23 +26,24 @@ def show(result: Result) -> None:
     if not console.is_terminal:
         console.width = _WIDTH
     console.print(_table(result))
-    for line in (*_footnotes(result), *(f"WARNING {warning}" for warning in result.warnings)):
+    for line in (*footnotes(result), *(f"WARNING {warning}" for warning in result.warnings)):
         console.print(line, markup=False, soft_wrap=True)
 
 
 def _table(result: Result) -> Table:
     rows = Table(title=f"tallygate bench, commit {result.commit}", title_justify="left")
     rows.add_column("scenario", no_wrap=True)
-    for heading in _FIGURES:
+    for heading in FIGURES:
         rows.add_column(heading, justify="right", no_wrap=True)
     for name, summary in result.scenarios.items():
-        rows.add_row(name, *_cells(summary))
+        rows.add_row(name, *cells(summary))
     for name, why in result.missing.items():
-        rows.add_row(name, *("",) * (len(_FIGURES) - 2), f"not measured: {why}")
+        rows.add_row(name, *("",) * (len(FIGURES) - 2), f"not measured: {why}")
     return rows
 
 
-def _cells(summary: Summary) -> tuple[str, ...]:
+def cells(summary: Summary) -> tuple[str, ...]:
+    """One row: the FIGURES of a scenario."""
     rates = [slice_.requests_per_s for slice_ in summary.rounds]
     timed = summary.requests_per_s is not None
     lane, added_ms = summary.lane_share, summary.added_p50_ms
@@ -62,7 +63,8 @@ def _cells(summary: Summary) -> tuple[str, ...]:
     )
 
 
-def _footnotes(result: Result) -> list[str]:
+def footnotes(result: Result) -> list[str]:
+    """What the servers cost, and what the own generator can do."""
     lines = []
     for name, facts in result.servers.items():
         line = f"{name}: first answer {facts.first_answer_s:.2f} s after its start"

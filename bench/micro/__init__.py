@@ -20,7 +20,8 @@ from rich.table import Table
 
 from bench import machine
 from bench.micro.house import House
-from bench.micro.stages import STAGES, BrokenStageError, Stage, Timed, prepared
+from bench.micro.stage import BrokenStageError, Stage, Timed, prepared
+from bench.micro.stages import STAGES
 
 WIDTH = 110
 PROCESSES, VALUES, VALUE_S = 2, 6, 0.02

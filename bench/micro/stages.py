@@ -1,10 +1,8 @@
-"""The stages of the hot path: the product's own functions, each judged once before it is timed."""
+"""The stages of the hot path: the product's own functions, and what each has to give."""
 
 from collections.abc import Callable, Iterator
 from itertools import count, cycle, repeat
 from typing import Any
-
-from msgspec import Struct
 
 from adapters.registry import ADAPTERS
 from app import answers
@@ -13,43 +11,10 @@ from app.memory import codec
 from app.question import decode_after
 from app.telemetry import CountEvent
 from bench.micro.house import KEY, MODEL, TOKENS, Asked, House
+from bench.micro.stage import Stage, Timed
 from cache.tiers import Wanted
 
 COUNTED = b'{"input_tokens":%d}' % TOKENS
-
-
-class Timed(Struct, frozen=True):
-    """What is timed: ``call`` with one of ``inputs`` after the other."""
-
-    call: Callable[[Any], object]
-    inputs: Iterator[Any]
-    is_right: Callable[[Any], bool]
-    """Judges what the first call has returned."""
-
-
-class Stage(Struct, frozen=True):
-    """A part of the way; ``make`` prepares it in a worker of the proxy."""
-
-    name: str
-    says: str
-    make: Callable[[House], Timed]
-
-
-class BrokenStageError(Exception):
-    """A stage does not do what it says: its time would mean nothing."""
-
-
-def prepared(stage: Stage, house: House) -> Timed:
-    """Make a stage ready to be timed. Raises BrokenStageError when its result is wrong."""
-    timed = stage.make(house)
-    result = timed.call(next(timed.inputs))
-    try:
-        right = timed.is_right(result)
-    except (AttributeError, TypeError):  # nothing, or another thing
-        right = False
-    if not right:
-        raise BrokenStageError(f"{stage.name} gave what it should not: {str(result)[:200]}")
-    return timed
 
 
 def _head_known(house: House) -> Timed:

@@ -14,7 +14,8 @@ from pathlib import Path
 os.environ["XDG_CACHE_HOME"] = sys.argv[1]
 from msgspec.structs import replace
 from bench.micro.house import House
-from bench.micro.stages import STAGES, BrokenStageError, prepared
+from bench.micro.stage import BrokenStageError, prepared
+from bench.micro.stages import STAGES
 
 def idle(make):
     return lambda house: replace(make(house), call=lambda _input: None)

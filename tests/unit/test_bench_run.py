@@ -104,6 +104,9 @@ def test_below_a_bar_the_exit_code_says_so(
     found = msgspec.json.decode(result.read_bytes())
     assert set(found["scenarios"]) == {"bare", "repeat"}
     assert found["missing"] == {"nginx": "nginx is not on PATH"}
+    assert {"p50", "p90", "p99", "p99.9", "p99.99"} < set(found["scenarios"]["bare"]["latency_ms"])
+    shown = result.with_suffix(".html").read_text()
+    assert all(text in shown for text in ("<td>repeat</td>", "nginx is not on PATH"))
 
 
 @pytest.mark.processes

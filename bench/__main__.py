@@ -86,6 +86,8 @@ class Bench:
     def _engine(self, scenario: Scenario) -> Engine:
         wanted = self._options.engine
         fits = scenario.fits_wrk and not (self._options.target or "").startswith("https")
+        if wanted == "h2load":
+            return Engine.H2LOAD if fits and not scenario.traffic.is_mix else Engine.OWN
         if wanted == "own" or not fits or wrk.path() is None:
             return Engine.OWN
         return Engine.WRK

@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 _PACKAGES = ("sanic", "uvloop", "msgspec", "orjson", "httpx", "pyreqwest", "aiocache")
-_PROGRAMS = {"nginx": "-v", "wrk": "-v"}
+_PROGRAMS = {"nginx": "-v", "wrk": "-v", "h2load": "--version"}
 _LISTEN = "0A"
 """State of a listening socket in /proc/net/tcp."""
 

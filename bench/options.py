@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from bench import wrk
+from bench import h2load, wrk
 from bench.scenarios import SCENARIOS
 
 
@@ -20,9 +20,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="of the own load generator")
     parser.add_argument(
         "--engine",
-        choices=("auto", "own", "wrk"),
+        choices=("auto", "own", "wrk", "h2load"),
         default="auto",
-        help="what asks: wrk, in whole seconds, where it can (auto: if it is on PATH)",
+        help="what asks where it can: wrk or h2load, in whole seconds (auto: wrk if on PATH)",
     )
     parser.add_argument("--scenario", nargs="+", choices=SCENARIOS, metavar="NAME")
     parser.add_argument("--json", metavar="FILE", help="write the result there, not to results/")
@@ -39,8 +39,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--key", default="sk-bench-0123456789abcdef")
     parser.add_argument("--model", default="bench-model")
     options = parser.parse_args(arguments)
-    if options.engine == "wrk" and wrk.path() is None:
-        parser.error("wrk is not on PATH")
+    programs = {"wrk": wrk.path, "h2load": h2load.path}
+    if options.engine in programs and programs[options.engine]() is None:
+        parser.error(f"{options.engine} is not on PATH")
     possible = [
         name for name, scenario in SCENARIOS.items() if not options.target or not scenario.is_ours
     ]

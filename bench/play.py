@@ -9,7 +9,7 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
-from bench import wrk
+from bench import h2load, wrk
 from bench.answers import WrongAnswerError
 from bench.load import Run, run
 from bench.questions import Message, Mix
@@ -33,6 +33,7 @@ class Engine(StrEnum):
 
     OWN = "own"
     WRK = "wrk"
+    H2LOAD = "h2load"
 
 
 class Provider(Protocol):
@@ -100,12 +101,14 @@ def play(scenario: Scenario, place: Place, how: How) -> Run:
     cpu_s = place.cpu_s(scenario.server)
     if how.engine is Engine.WRK:
         result = wrk.run(load, place.scratch)
+    elif how.engine is Engine.H2LOAD:
+        result = h2load.run(load, place.scratch)
     else:
         # Only one process can ask all at the same time, or at a steady rate.
         result = run(load, 1 if scenario.at_once or scenario.is_open else how.processes)
     result.server_cpu_s = _difference(cpu_s, place.cpu_s(scenario.server))
     result.lane_share = _lane_share(hits, place.hits(scenario.server))
-    if how.engine is Engine.WRK:
+    if how.engine is not Engine.OWN:
         wrk.check_sizes(result, load.connections, prime(load))
     if place.provider is not None:
         _check_calls(scenario, result.answers, place.provider.calls())

@@ -109,6 +109,47 @@ def test_below_a_bar_the_exit_code_says_so(
     assert all(text in shown for text in ("<td>repeat</td>", "nginx is not on PATH"))
 
 
+H2LOAD = """\
+#!{python}
+import sys
+log = next(one for one in sys.argv if one.startswith("--log-file=")).partition("=")[2]
+open(log, "w").write("1\\t200\\t50\\n" * 1000)
+assert "--header=x-api-key: sk-bench-0123456789abcdef" in sys.argv
+body = next(one for one in sys.argv if one.startswith("--data=")).partition("=")[2]
+assert len(open(body).read()) == 300
+print("requests: 1000 total, 1000 started, 1000 done, 1000 succeeded", end=", ")
+print("0 failed, 0 errored, 0 timeout")
+print("status codes: 1000 2xx, 0 3xx, 0 4xx, 0 5xx")
+print("traffic: {received}B ({received}) total, 1B (1) headers (space savings 0.00%), 1B (1) data")
+"""
+
+
+@pytest.mark.parametrize(("answer_bytes", "status"), [(114, 0), (57, 1)])
+def test_h2load_asks_one_question_and_its_answers_must_have_the_right_size(
+    raw_url: str, tmp_path: Path, answer_bytes: int, status: int
+) -> None:
+    program, result = tmp_path / "h2load", tmp_path / "result.json"
+    program.write_text(H2LOAD.format(python=sys.executable, received=answer_bytes * 1000))
+    program.chmod(0o755)
+    arguments = ("--target", raw_url, "--engine", "h2load", "--rounds", "1", "--json", str(result))
+    done = bench(*arguments, "--scenario", "repeat", "other-bytes", path=str(tmp_path))
+    assert done.returncode == status, done.stderr
+    if status:
+        assert "1000 answers had 57000 bytes; the right ones have 114 to 114 each" in done.stderr
+        return
+    found = msgspec.json.decode(result.read_bytes())["scenarios"]
+    assert found["repeat"]["engine"] == "h2load"
+    assert found["repeat"]["latency_ms"]["p99.99"] == pytest.approx(0.05, rel=0.001)
+    assert found["other-bytes"]["engine"] == "own"
+
+
+@pytest.mark.parametrize("engine", ["wrk", "h2load"])
+def test_who_is_to_ask_has_to_be_there(engine: str) -> None:
+    done = bench("--engine", engine, path="")
+    assert done.returncode == 2
+    assert f"{engine} is not on PATH" in done.stderr
+
+
 @pytest.mark.processes
 @pytest.mark.timeout(180)
 def test_the_whole_table(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -93,6 +94,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
     _check_host(source, own["cache"])
+    _check_webhook(source, own["telemetry"])
     own["cache"] = _with_cluster(source, own["cache"], notices)
     return Settings(
         source=source.name,
@@ -171,6 +173,19 @@ def _check_host(source: Source, cache: Cache) -> None:
         raise source.error(("cache", "host", "path"), str(error)) from None
     if not cache.host.path.strip() or not path.name or "\0" in cache.host.path:
         raise source.error(("cache", "host", "path"), "must name a file")
+
+
+def _check_webhook(source: Source, telemetry: Telemetry) -> None:
+    """Refuse what can never be posted to or signed with."""
+    webhook, path = telemetry.webhook, ("telemetry", "webhook")
+    if webhook.url is not None:
+        parts = urlsplit(webhook.url.reveal())
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise source.error((*path, "url"), "must be an http or https URL")
+    try:
+        webhook.signing_key()
+    except ValueError as error:
+        raise source.error((*path, "secret"), str(error)) from None
 
 
 def _with_cluster(source: Source, cache: Cache, notices: list[str]) -> Cache:

@@ -1,11 +1,14 @@
 """The sections of config.yaml that are our own, each with its bounds and its defaults."""
 
+import base64
+import binascii
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from adapters.base import Secret
 
+SIGNING, SIGNING_BYTES = "whsec_", range(24, 65)
 MAX_TTL_S = 315_360_000
 
 
@@ -104,6 +107,31 @@ class Jsonl(Struct, frozen=True, forbid_unknown_fields=True):
     """A file to append to; ``-`` is standard output."""
 
 
+class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
+    """Batches of events, posted to ``url``; without one there are none."""
+
+    url: Secret | None = None
+    """A secret, since many receivers are known by a token in it."""
+    secret: Secret | None = None
+    """``whsec_`` and base64, to sign with."""
+    batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    flush_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+
+    def signing_key(self) -> bytes | None:
+        """Read the secret as Standard Webhooks writes it. Raises ValueError."""
+        if self.secret is None:
+            return None
+        written = self.secret.reveal()
+        try:
+            key = base64.b64decode(written.removeprefix(SIGNING), validate=True)
+        except binascii.Error:
+            key = b""
+        if not written.startswith(SIGNING) or len(key) not in SIGNING_BYTES:
+            raise ValueError("must be whsec_ and 24 to 64 bytes in base64")
+        return key
+
+
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """What is told about counts, and to whom."""
 
@@ -111,6 +139,7 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     hash_end_users: bool = False
     hit_records_per_s: Annotated[int, Meta(ge=0)] = 1000
     jsonl: Jsonl = Jsonl()
+    webhook: Webhook = Webhook()
 
 
 class PassThrough(Struct, frozen=True, forbid_unknown_fields=True):

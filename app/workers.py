@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import MutableSequence
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -37,6 +38,7 @@ from app.shared_limits import SharedLimits, share_limits
 from app.telemetry import Sampling, Sink, Telemetry
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
+from app.telemetry.webhook import WebhookSink
 from app.upstream import MAX_CONNECTIONS, Upstream, ca_bundle
 
 MAX_UNIX_PATH_BYTES = 63
@@ -147,9 +149,12 @@ class Worker:
         told = settings.telemetry
         sinks: list[Sink] = []
         self.sampling = Sampling(told.hit_records_per_s)
+        pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
         if told.jsonl.enabled:
-            pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
             sinks.append(JsonlSink(told.jsonl.path, self.sampling, pseudonym_key))
+        if told.webhook.url is not None:
+            note = partial(self.metrics.records, "webhook")
+            sinks.append(WebhookSink(told.webhook, self.sampling, pseudonym_key, note))
         self.telemetry = Telemetry(self.metrics, tuple(sinks), self.sampling)
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)

@@ -1,7 +1,5 @@
 """Sink: one JSON line per count, to standard output or a file, written by a thread of its own."""
 
-import hashlib
-import hmac
 import os
 import select
 import threading
@@ -11,6 +9,7 @@ import orjson
 
 from app.log import logger
 from app.telemetry.event import CountEvent
+from app.telemetry.record import record_of
 from app.telemetry.sinks import Sampling
 
 MAX_WAITING = 20_000
@@ -105,13 +104,7 @@ class JsonlSink:
         return 0
 
     def _line(self, event: CountEvent) -> bytes:
-        record = {"event": "count"}
-        for name in event.__struct_fields__:
-            value = getattr(event, name)
-            if value:
-                record[name] = value
-        if self._pseudonym_key and event.end_user:
-            record["end_user"] = pseudonym(self._pseudonym_key, event.end_user)
+        record = record_of(event, self._pseudonym_key)
         return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -119,8 +112,3 @@ def _left_out(lost: tuple[int, int], reported: tuple[int, int]) -> bytes:
     hits, dropped = lost[0] - reported[0], lost[1] - reported[1]
     record = {"event": "records_left_out", "hits": hits, "dropped": dropped}
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def pseudonym(key: bytes, end_user: str) -> str:
-    """Replace an end user's id by one that only this installation can tell."""
-    return hmac.new(key, end_user.encode(), hashlib.sha256).hexdigest()[:24]

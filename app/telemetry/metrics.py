@@ -35,6 +35,7 @@ TIERS = {
 }
 LIMITS = ("rpm", "key_rpm", "key_parallel")
 """A deployment's, and the two of a caller's key."""
+SINKS = {"webhook": ("sent", "dropped")}
 RECOUNTS = ("same", "drift", "failed")
 OTHER = "other"
 
@@ -57,6 +58,8 @@ class Layout:
             self._add("tallygate_cache_total", tier=(tier,), result=results)
         self._add("tallygate_lane_hits_total")
         self._add("tallygate_recounts_total", result=RECOUNTS)
+        for sink, results in SINKS.items():
+            self._add("tallygate_records_total", sink=(sink,), result=results)
         self._add("tallygate_limited_total", limit=LIMITS)
         outcomes = (*SOURCES, "error")
         limits = tuple(f"{limit:g}" for limit in BUCKETS_S)
@@ -148,6 +151,11 @@ class Metrics:
         slot = self._layout.slot("tallygate_recounts_total", result=result)
         self._array[self._base + slot] += 1
 
+    def records(self, sink: str, result: str, events: int) -> None:
+        """Add events that a sink has ``sent`` or ``dropped``."""
+        slot = self._layout.slot("tallygate_records_total", sink=sink, result=result)
+        self._array[self._base + slot] += events
+
     def limit(self, limit: str) -> None:
         """Add a refusal by one of LIMITS."""
         self._array[self._base + self._layout.slot("tallygate_limited_total", limit=limit)] += 1
@@ -212,6 +220,7 @@ _HELP = {
     "tallygate_cache_total": ("counter", "Look-ups and writes of each tier, by what came of them."),
     "tallygate_lane_hits_total": ("counter", "Repeats answered before the framework wakes."),
     "tallygate_recounts_total": ("counter", "Remembered counts asked again to find drift."),
+    "tallygate_records_total": ("counter", "Events handed on by a sink, or lost by it."),
     "tallygate_limited_total": ("counter", "Calls refused by our own limits, by which."),
     "tallygate_request_seconds_bucket": ("histogram", "Time to answer, in seconds."),
 }

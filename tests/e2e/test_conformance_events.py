@@ -127,7 +127,6 @@ def test_row_19_event_before_any_provider(
     assert "upstream_calls" not in record
 
 
-@waits_for("a webhook that receives events")
 def test_row_19_webhook(start: Callable[..., Tallygate], provider: SimulatedProvider) -> None:
     """A configured webhook is told of every count."""
     server = start(

@@ -1,0 +1,24 @@
+"""An event as a JSON object: what lines, webhooks and their like are made of."""
+
+import hashlib
+import hmac
+from typing import Any
+
+from app.telemetry.event import CountEvent
+
+
+def record_of(event: CountEvent, pseudonym_key: bytes | None) -> dict[str, Any]:
+    """List what the event says: no empty fields, and the end user hashed where there is a key."""
+    record: dict[str, Any] = {"event": "count"}
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
+        if value:
+            record[name] = value
+    if pseudonym_key and event.end_user:
+        record["end_user"] = pseudonym(pseudonym_key, event.end_user)
+    return record
+
+
+def pseudonym(key: bytes, end_user: str) -> str:
+    """Replace an end user's id by one that only this installation can tell."""
+    return hmac.new(key, end_user.encode(), hashlib.sha256).hexdigest()[:24]

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import trustme
 
 from adapters.base import UpstreamRequest
 from app.upstream import (
@@ -27,6 +26,7 @@ from app.upstream import (
     UpstreamUnreachableError,
 )
 from bench.provider import SimulatedProvider
+from tests.certificates import Authority
 from tests.server import free_port
 
 
@@ -89,23 +89,21 @@ def recorder(context: ssl.SSLContext | None = None) -> Iterator[tuple[str, list[
 
 
 @pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
+def authority() -> Authority:
+    return Authority()
 
 
 @pytest.fixture(scope="module")
-def tls(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
+def tls(authority: Authority) -> ssl.SSLContext:
+    return authority.context("127.0.0.1")
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 def test_a_custom_certificate_authority_is_trusted(
-    variable: str, authority: trustme.CA, tls: ssl.SSLContext, tmp_path: Path
+    variable: str, authority: Authority, tls: ssl.SSLContext, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
+    bundle.write_bytes(authority.pem)
     with recorder(tls) as (url, _):
         assert send(url, {variable: str(bundle)}).body == b'{"input_tokens":7}'
 
@@ -118,11 +116,10 @@ def test_an_unknown_certificate_authority_is_refused(tls: ssl.SSLContext) -> Non
         assert seen == []
 
 
-def test_a_certificate_for_another_host_is_refused(authority: trustme.CA, tmp_path: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("elsewhere.example").configure_cert(context)
+def test_a_certificate_for_another_host_is_refused(authority: Authority, tmp_path: Path) -> None:
+    context = authority.context("elsewhere.example")
     bundle = tmp_path / "ca.pem"
-    authority.cert_pem.write_to_path(str(bundle))
+    bundle.write_bytes(authority.pem)
     with recorder(context) as (url, seen):
         with pytest.raises(UpstreamUnreachableError):
             send(url, {"SSL_CERT_FILE": str(bundle)})

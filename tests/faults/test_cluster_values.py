@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
-import trustme
 
 from cache._cluster_scripts import COUNTED_AT
 from cache.cluster import AwayError, ClusterCache, Found
 from cache.record import ORDER, Codec, Record
+from tests.certificates import Authority
 from tests.faults.cluster_checks import PATIENT_S, Operation, enters, three_times, what_is_said
 from tests.faults.redis_server import RedisServer, connect, in_loop
 from tests.server import free_port
@@ -171,10 +171,9 @@ async def test_the_servers_figures(server: RedisServer) -> None:
 def test_over_tls_and_only_where_the_certificate_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    certificate = authority.issue_cert("127.0.0.1")
-    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority = Authority()
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    (tmp_path / "server.pem").write_bytes(authority.issue("127.0.0.1"))
     port = free_port()
     pem = str(tmp_path / "server.pem")
     options = ["--tls-port", str(port), "--tls-cert-file", pem, "--tls-key-file", pem]

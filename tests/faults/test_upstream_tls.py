@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import trustme
 
+from tests.certificates import Authority
 from tests.e2e.exchange import anthropic, model_list, question
 from tests.faults.scripted_provider import End, ScriptedProvider, reply, truly
 from tests.faults.upstream_checks import Asker
@@ -18,16 +18,14 @@ from tests.server import Tallygate
 
 HOST = "127.0.0.1"
 DEADLINE_S = 1.0
-TRUSTED = trustme.CA()
+TRUSTED = Authority()
 DAY = timedelta(days=1)
 
 
 def context(
-    authority: trustme.CA = TRUSTED, host: str = HOST, expires: datetime | None = None
+    authority: Authority = TRUSTED, host: str = HOST, expires: datetime | None = None
 ) -> ssl.SSLContext:
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(host, not_after=expires).configure_cert(made)
-    return made
+    return authority.context(host, expires=expires)
 
 
 def old_version(made: ssl.SSLContext) -> ssl.SSLContext:
@@ -40,7 +38,7 @@ def old_version(made: ssl.SSLContext) -> ssl.SSLContext:
 
 
 UNTRUSTED = {
-    "unknown-authority": context(trustme.CA()),
+    "unknown-authority": context(Authority()),
     "wrong-host": context(host="counter.example"),
     "expired": context(expires=datetime.now(UTC) - DAY),
     "tls-1.0": old_version(context()),
@@ -62,7 +60,7 @@ def asker(
 ) -> Iterator[Asker]:
     """One worker that trusts one authority; each entry's provider is another case."""
     bundle = tmp_path_factory.mktemp("tls") / "ca.pem"
-    TRUSTED.cert_pem.write_to_path(str(bundle))
+    bundle.write_bytes(TRUSTED.pem)
     models = {
         name: anthropic(name, f"https://{HOST}:{provider.port}", timeout=DEADLINE_S)
         for name, provider in providers.items()
@@ -89,7 +87,7 @@ def test_u11_the_provider_of_tls_1_0_does_speak_it(
     providers: dict[str, ScriptedProvider], tmp_path: Path
 ) -> None:
     bundle = tmp_path / "ca.pem"
-    TRUSTED.cert_pem.write_to_path(str(bundle))
+    bundle.write_bytes(TRUSTED.pem)
     lax = ssl.create_default_context(cafile=bundle)
     lax.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():

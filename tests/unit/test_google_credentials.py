@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import logging
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -12,13 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
-import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from adapters.base import CredentialsError, GoogleCredential, Secret, UpstreamRequest
 from adapters.credentials import Credentials
 from adapters.credentials.google import GoogleTokens
+from tests.certificates import Authority
 from tests.token_endpoint import PROVIDER_TEXT, ConnectProxy, TokenEndpoint
 
 HOST = "https://aiplatform.googleapis.com"
@@ -57,11 +56,9 @@ def endpoint() -> Iterator[TokenEndpoint]:
 @pytest.fixture
 def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenEndpoint]:
     """Google's own hosts, reached through HTTPS_PROXY and trusted through an own CA."""
-    authority = trustme.CA()
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    names = ("oauth2.googleapis.com", "iamcredentials.googleapis.com")
-    authority.issue_cert(*names).configure_cert(tls)
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    authority = Authority()
+    tls = authority.context("oauth2.googleapis.com", "iamcredentials.googleapis.com")
+    (tmp_path / "authority.pem").write_bytes(authority.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     with TokenEndpoint(tls) as running, ConnectProxy(running.port) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)

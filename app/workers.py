@@ -36,9 +36,10 @@ from app.routing import Router
 from app.sentinel import Sentinel
 from app.shared_limits import SharedLimits, share_limits
 from app.telemetry import Sampling, Sink, Telemetry
+from app.telemetry.courier import Courier
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
-from app.telemetry.webhook import WebhookSink
+from app.telemetry.webhook import webhook
 from app.upstream import MAX_CONNECTIONS, Upstream, ca_bundle
 
 MAX_UNIX_PATH_BYTES = 63
@@ -154,7 +155,7 @@ class Worker:
             sinks.append(JsonlSink(told.jsonl.path, self.sampling, pseudonym_key))
         if told.webhook.url is not None:
             note = partial(self.metrics.records, "webhook")
-            sinks.append(WebhookSink(told.webhook, self.sampling, pseudonym_key, note))
+            sinks.append(Courier(webhook(told.webhook, pseudonym_key), self.sampling, note))
         self.telemetry = Telemetry(self.metrics, tuple(sinks), self.sampling)
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)

@@ -94,7 +94,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
     _check_host(source, own["cache"])
-    _check_webhook(source, own["telemetry"])
+    _check_receivers(source, own["telemetry"])
     own["cache"] = _with_cluster(source, own["cache"], notices)
     return Settings(
         source=source.name,
@@ -175,17 +175,21 @@ def _check_host(source: Source, cache: Cache) -> None:
         raise source.error(("cache", "host", "path"), "must name a file")
 
 
-def _check_webhook(source: Source, telemetry: Telemetry) -> None:
+def _check_receivers(source: Source, telemetry: Telemetry) -> None:
     """Refuse what can never be posted to or signed with."""
-    webhook, path = telemetry.webhook, ("telemetry", "webhook")
-    if webhook.url is not None:
-        parts = urlsplit(webhook.url.reveal())
+    webhook = telemetry.webhook
+    addresses = {
+        ("webhook", "url"): webhook.url.reveal() if webhook.url else None,
+        ("otlp", "endpoint"): telemetry.otlp.endpoint,
+    }
+    for path, address in addresses.items():
+        parts = urlsplit(address or "http://none")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise source.error((*path, "url"), "must be an http or https URL")
+            raise source.error(("telemetry", *path), "must be an http or https URL")
     try:
         webhook.signing_key()
     except ValueError as error:
-        raise source.error((*path, "secret"), str(error)) from None
+        raise source.error(("telemetry", "webhook", "secret"), str(error)) from None
 
 
 def _with_cluster(source: Source, cache: Cache, notices: list[str]) -> Cache:

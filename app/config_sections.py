@@ -132,6 +132,19 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
         return key
 
 
+class Otlp(Struct, frozen=True, forbid_unknown_fields=True):
+    """Spans for an OpenTelemetry collector; without an endpoint there are none."""
+
+    endpoint: str | None = None
+    """Of OTLP over HTTP: ``/v1/traces`` is appended."""
+    headers: dict[str, Secret] = {}
+    """What the collector wants to be sent: its key, as a rule."""
+    service_name: str = "tallygate"
+    batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    flush_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
+
+
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """What is told about counts, and to whom."""
 
@@ -140,6 +153,7 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     hit_records_per_s: Annotated[int, Meta(ge=0)] = 1000
     jsonl: Jsonl = Jsonl()
     webhook: Webhook = Webhook()
+    otlp: Otlp = Otlp()
 
 
 class PassThrough(Struct, frozen=True, forbid_unknown_fields=True):

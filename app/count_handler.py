@@ -20,7 +20,7 @@ from app.question import Question, decode, decode_native
 from app.repeats import Repeat
 from app.replies import JSON
 from app.routing import Route
-from app.telemetry import plain_text
+from app.telemetry import plain_text, trace_of
 from app.telemetry.end_user import end_user_of_headers
 from app.telling import Asker, event_of
 from app.workers import Worker
@@ -30,7 +30,7 @@ class CountHandler:
     """One request to count: its answer, and the one event that tells of it."""
 
     def __init__(self, request: Request, route: str) -> None:
-        self._started = time.perf_counter()
+        self._started = time.monotonic()
         self._request = request
         self._worker: Worker = request.app.ctx.worker
         self._native = route == "pass_through"
@@ -132,13 +132,13 @@ class CountHandler:
             body_bytes=len(request.body),
             client_request_id=self._client_request_id(),
             user_agent=plain_text(request.headers.get("user-agent", "")),
+            traceparent=trace_of(request.headers.get("traceparent", "")),
             caller=self._caller.name if self._caller else "",
             end_user=self._end_user,
             alias=self._route.alias if self._route else "",
             model=self._model,
         )
-        seconds = time.perf_counter() - self._started
-        self._worker.telemetry.emit(event_of(asker, self._journey, seconds, outcome))
+        self._worker.telemetry.emit(event_of(asker, self._journey, self._started, outcome))
 
 
 class CountResponse(HTTPResponse):

@@ -16,7 +16,7 @@ from app.origin import PROXY_HEADERS
 from app.question import Said, check_content, check_query, said
 from app.recent import Recent
 from app.repeats import LARGE_BYTES, Digest, Repeats, begin
-from app.telemetry import plain_text
+from app.telemetry import plain_text, trace_of
 
 END = b"\r\n\r\n"
 MAX_HEADS = 4096
@@ -42,6 +42,8 @@ VARYING = (
     "idempotency-key",
 )
 """What a client says otherwise in each request, and what is the same to us whatever it says."""
+_SAID_AGAIN = {b"content-length", b"x-stainless-retry-count"}
+"""Of these what a client says in the same words for the same question."""
 _split = re.compile(
     rb"\r\n(%b):[\t ]*([\x20-\x7e]*)(?=\r\n|\Z)" % "|".join(VARYING).encode(), re.IGNORECASE
 ).split
@@ -75,6 +77,7 @@ class Begun(NamedTuple):
     """The client's own id, to be given back."""
     is_plain: bool
     """Nothing in the head is likely to be said only once."""
+    traceparent: str = ""
 
     def digest(self) -> Digest:
         """Begin to digest the request: its body is to follow."""
@@ -103,7 +106,10 @@ class KnownHeads:
     def understand(self, raw: bytes) -> Begun | None:
         """Read a head without its closing empty line; None for what goes the ordinary way."""
         # Most heads differ from known ones in the length alone: by shape takes five times as long.
-        at = max(raw.find(_LENGTHS[0]), raw.find(_LENGTHS[1])) + len(_LENGTHS[0])
+        found = max(raw.find(_LENGTHS[0]), raw.find(_LENGTHS[1]))
+        if found < 0:  # written otherwise
+            return self._understand(raw)
+        at = found + len(_LENGTHS[0])
         end = raw.find(b"\r\n", at)
         digits, rest = (raw[at:end], raw[end:]) if end >= 0 else (raw[at:], b"")
         around = raw[:at] + rest
@@ -113,21 +119,15 @@ class KnownHeads:
         body_bytes = _body_bytes(digits, self._max_body_bytes)
         return Begun(known, body_bytes, "", is_plain=True) if body_bytes else None
 
-    def _understand(self, raw: bytes, around: bytes) -> Begun | None:
-        """Read a head by its shape; ``around`` is what stands around its length."""
+    def _understand(self, raw: bytes, around: bytes = b"") -> Begun | None:
+        """Read a head by its shape; ``around`` is what stands around its length, if known."""
         shape = _split(raw)
-        length = echo = b""
-        is_plain = True
+        said: dict[bytes, bytes] = {}
         for at in range(1, len(shape), 3):
-            name = shape[at].lower()
-            if name == b"content-length":
-                length = shape[at + 1]
-            elif name != b"x-stainless-retry-count":
-                is_plain = False
-                if name == b"x-request-id":
-                    echo = shape[at + 1]
+            said.setdefault(shape[at].lower(), shape[at + 1])
             shape[at + 1] = b""
-        body_bytes = _body_bytes(length.rstrip(b" "), self._max_body_bytes)
+        digits = said.get(b"content-length", b"").rstrip(b" ")
+        body_bytes = _body_bytes(digits, self._max_body_bytes)
         if not body_bytes:
             return None
         key = hashlib.sha256(b"\r\n".join(shape)).digest()
@@ -139,10 +139,13 @@ class KnownHeads:
             self._known.put(key, known)
         if known is NOT_OURS:
             return None
-        if is_plain and len(around) <= MAX_AROUND_BYTES:
+        is_plain = said.keys() <= _SAID_AGAIN
+        if is_plain and 0 < len(around) <= MAX_AROUND_BYTES:
             self._by_length.put(around, known)
-        told = answers.echoed(echo.decode()) if echo else ""
-        return Begun(known, body_bytes, told, is_plain)
+        echo, trace = said.get(b"x-request-id", b""), said.get(b"traceparent", b"")
+        return Begun(
+            known, body_bytes, answers.echoed(echo.decode()), is_plain, trace_of(trace.decode())
+        )
 
     def _learn(self, raw: bytes) -> Known | None:
         """Understand a head as the ordinary way does; None for one that it refuses."""

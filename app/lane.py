@@ -168,4 +168,5 @@ def _event(begun: Begun, ready: Ready, request_id: str, seconds: float) -> Count
         dropped=tuple(record.dropped.decode().split(",")) if record.dropped else (),
         client_request_id=begun.echo,
         user_agent=known.user_agent,
+        traceparent=begun.traceparent,
     )

@@ -55,13 +55,13 @@ async def ask(worker: Worker, unknown: Unknown, request_id: str) -> Answer | Pro
             body_bytes=begun.body_bytes,
             client_request_id=begun.echo,
             user_agent=known.user_agent,
+            traceparent=begun.traceparent,
             caller=known.caller.name,
             end_user=question.end_user,
             alias=route.alias,
             model=question.model,
         )
-        seconds = time.monotonic() - unknown.started_s
-        worker.telemetry.emit(event_of(asker, journey, seconds, outcome))
+        worker.telemetry.emit(event_of(asker, journey, unknown.started_s, outcome))
     return outcome
 
 

@@ -46,6 +46,8 @@ class Journey(Struct):
     deployment: Deployment | None = None
     upstream_calls: int = 0
     upstream_ms: float = 0.0
+    asked_at: float | None = None
+    """When a provider was first asked, on the clock of ``time.monotonic``."""
     retried: bool = False
     """A deployment was asked a second time: once is all that one question may cost."""
     is_counted: bool = False
@@ -99,7 +101,10 @@ class Leader:
         self, request: UpstreamRequest, deployment: Deployment, timeout_s: float, journey: Journey
     ) -> Outcome:
         """Ask once, within ``timeout_s`` in all. Raises nothing."""
-        started, until = time.perf_counter(), time.monotonic() + timeout_s
+        started = time.monotonic()
+        until = started + timeout_s
+        if journey.asked_at is None:
+            journey.asked_at = started
         try:
             async with asyncio.timeout(timeout_s):
                 outcome = await self._ask(request, deployment, until, journey)
@@ -107,7 +112,7 @@ class Leader:
         except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
             return Outcome(error=_failure(error))
         finally:
-            journey.upstream_ms += (time.perf_counter() - started) * 1000
+            journey.upstream_ms += (time.monotonic() - started) * 1000
 
     async def _ask(
         self, request: UpstreamRequest, deployment: Deployment, until: float, journey: Journey

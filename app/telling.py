@@ -22,6 +22,7 @@ class Asker(Struct):
     body_bytes: int
     client_request_id: str
     user_agent: str
+    traceparent: str
     caller: str = ""
     end_user: str = ""
     alias: str = ""
@@ -29,9 +30,12 @@ class Asker(Struct):
 
 
 def event_of(
-    asker: Asker, journey: Journey, seconds: float, outcome: Answer | ProxyError | None
+    asker: Asker, journey: Journey, started_s: float, outcome: Answer | ProxyError | None
 ) -> CountEvent:
-    """Tell of an answer or a refusal; of neither: that the client has left."""
+    """Tell of an answer or a refusal; of neither: that the client has left.
+
+    ``started_s`` is on the clock of ``time.monotonic``.
+    """
     answer = outcome if isinstance(outcome, Answer) else None
     error = outcome if isinstance(outcome, ProxyError) else None
     status = OK if answer else error.status if error else CLIENT_CLOSED
@@ -41,7 +45,7 @@ def event_of(
         time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time
         request_id=asker.request_id,
         status=status,
-        duration_ms=seconds * 1000,
+        duration_ms=(time.monotonic() - started_s) * 1000,
         route=asker.route,
         source=answer.source if answer else "",
         tier=answer.tier if answer else "",
@@ -57,11 +61,13 @@ def event_of(
         deployment=deployment.name if deployment else "",
         body_bytes=asker.body_bytes,
         upstream_ms=journey.upstream_ms,
+        upstream_from_ms=(journey.asked_at - started_s) * 1000 if journey.asked_at else 0.0,
         upstream_calls=journey.upstream_calls,
         budget_wait_ms=journey.budget_wait_ms,
         dropped=tuple(dropped.split(",")) if dropped else (),
         client_request_id=asker.client_request_id,
         user_agent=asker.user_agent,
+        traceparent=asker.traceparent,
     )
 
 

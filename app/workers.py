@@ -39,6 +39,7 @@ from app.telemetry import Sampling, Sink, Telemetry
 from app.telemetry.courier import Courier
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
+from app.telemetry.otlp import otlp
 from app.telemetry.webhook import webhook
 from app.upstream import MAX_CONNECTIONS, Upstream, ca_bundle
 
@@ -153,9 +154,14 @@ class Worker:
         pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
         if told.jsonl.enabled:
             sinks.append(JsonlSink(told.jsonl.path, self.sampling, pseudonym_key))
-        if told.webhook.url is not None:
-            note = partial(self.metrics.records, "webhook")
-            sinks.append(Courier(webhook(told.webhook, pseudonym_key), self.sampling, note))
+        rounds = [
+            webhook(told.webhook, pseudonym_key) if told.webhook.url else None,
+            otlp(told.otlp, pseudonym_key) if told.otlp.endpoint else None,
+        ]
+        sinks += [
+            Courier(to, self.sampling, partial(self.metrics.records, to.name))
+            for to in filter(None, rounds)
+        ]
         self.telemetry = Telemetry(self.metrics, tuple(sinks), self.sampling)
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)

@@ -1,6 +1,6 @@
 """What is told about a count: one event, handed to every sink after the answer is formed."""
 
-from app.telemetry.event import CountEvent, plain_text
+from app.telemetry.event import CountEvent, plain_text, trace_of
 from app.telemetry.sinks import Sampling, Sink, Telemetry
 
-__all__ = ["CountEvent", "Sampling", "Sink", "Telemetry", "plain_text"]
+__all__ = ["CountEvent", "Sampling", "Sink", "Telemetry", "plain_text", "trace_of"]

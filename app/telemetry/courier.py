@@ -6,7 +6,7 @@ emit ─ queue, bounded ─ every flush_s: a batch ─ post ── taken ──�
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import timedelta
 
 from msgspec import Struct
@@ -24,8 +24,6 @@ LAST_S = 1.0
 """For the last batch, when the worker ends."""
 USER_AGENT = "tallygate/0.1"
 _TAKEN = range(200, 300)
-_WORTH_ANOTHER = frozenset({408, 425, 429})
-_SERVER_ERRORS = 500
 
 
 class Lost(Struct, frozen=True):
@@ -51,6 +49,8 @@ class Round(Struct, frozen=True):
     batch_events: int
     flush_s: float
     timeout_s: float
+    worth_another: Container[int]
+    """Statuses after which a batch is sent again."""
     pack: Callable[[Sequence[CountEvent], Lost], Parcel]
 
 
@@ -137,7 +137,7 @@ class Courier:
             return type(error).__name__, True
         if status in _TAKEN:
             return "", False
-        return f"status {status}", status in _WORTH_ANOTHER or status >= _SERVER_ERRORS
+        return f"status {status}", status in self._to.worth_another
 
 
 def _client() -> SyncClient:

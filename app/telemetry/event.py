@@ -1,5 +1,7 @@
 """The one record that logs, metrics, traces, webhooks and the usage ledger are made of."""
 
+import re
+
 from msgspec import Struct
 
 MAX_TEXT = 256
@@ -33,12 +35,27 @@ class CountEvent(Struct, frozen=True, omit_defaults=True, gc=False):
     deployment: str = ""
     body_bytes: int = 0
     upstream_ms: float = 0.0
+    upstream_from_ms: float = 0.0
+    """When a provider was first asked, after the request's beginning."""
     upstream_calls: int = 0
     budget_wait_ms: float = 0.0
     """How long it waited for the deployment's rpm, whether or not its turn came."""
     client_request_id: str = ""
     user_agent: str = ""
     dropped: tuple[str, ...] = ()
+    traceparent: str = ""
+    """The caller's own trace, in W3C's form."""
+
+
+_traceparent = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+
+
+def trace_of(traceparent: str) -> str:
+    """Take a well-formed ``traceparent``; empty for any other.
+
+    https://www.w3.org/TR/trace-context/ (2021-11): what is malformed is as if it were not there.
+    """
+    return traceparent if _traceparent(traceparent) else ""
 
 
 def plain_text(value: str) -> str:

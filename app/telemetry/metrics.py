@@ -35,7 +35,7 @@ TIERS = {
 }
 LIMITS = ("rpm", "key_rpm", "key_parallel")
 """A deployment's, and the two of a caller's key."""
-SINKS = {"webhook": ("sent", "dropped")}
+SINKS = ("webhook", "otlp")
 RECOUNTS = ("same", "drift", "failed")
 OTHER = "other"
 
@@ -58,8 +58,7 @@ class Layout:
             self._add("tallygate_cache_total", tier=(tier,), result=results)
         self._add("tallygate_lane_hits_total")
         self._add("tallygate_recounts_total", result=RECOUNTS)
-        for sink, results in SINKS.items():
-            self._add("tallygate_records_total", sink=(sink,), result=results)
+        self._add("tallygate_records_total", sink=SINKS, result=("sent", "dropped"))
         self._add("tallygate_limited_total", limit=LIMITS)
         outcomes = (*SOURCES, "error")
         limits = tuple(f"{limit:g}" for limit in BUCKETS_S)

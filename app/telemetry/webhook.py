@@ -25,6 +25,8 @@ from app.telemetry.courier import Lost, Parcel, Round
 from app.telemetry.event import CountEvent
 from app.telemetry.record import record_of
 
+WORTH_ANOTHER = frozenset({408, 425, 429, *range(500, 600)})
+
 
 def webhook(settings: Webhook, pseudonym_key: bytes | None) -> Round:
     """Say where the webhook's batches go, and what they look like."""
@@ -34,6 +36,7 @@ def webhook(settings: Webhook, pseudonym_key: bytes | None) -> Round:
         batch_events=settings.batch_events,
         flush_s=settings.flush_s,
         timeout_s=settings.timeout_s,
+        worth_another=WORTH_ANOTHER,
         pack=partial(_pack, settings.signing_key(), pseudonym_key),
     )
 

@@ -3,10 +3,8 @@
 import json
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ import pytest
 
 from bench.provider import SimulatedProvider
 from tests.e2e.exchange import MODEL, anthropic, model_list, question
+from tests.e2e.receiver import Receiver, until
 from tests.server import KEY, Tallygate, free_port
 
 Start = Callable[..., Tallygate]
 SECRET = "whsec_dGhpcnR5LXR3by1ieXRlcy1vZi1hLXNlY3JldC0uLi4="
-PATIENCE_S = 15.0
 NODE = Path(__file__).parents[1] / "clients" / "node"
 VERIFY = """
 import { Webhook } from "standardwebhooks";
@@ -28,46 +26,18 @@ new Webhook(process.argv[2]).verify(body, headers);
 """
 
 
-class Receiver:
-    """Takes what is posted to it, or answers with the statuses that were asked for first."""
-
-    def __init__(self) -> None:
-        self.posts: list[tuple[dict[str, str], bytes]] = []
-        self.statuses: list[int] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                sent = {name.lower(): value for name, value in self.headers.items()}
-                receiver.posts.append((sent, body))
-                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._http.server_port}/hook?token=not-for-logs"
-
-    def data(self) -> list[dict[str, Any]]:
-        return [json.loads(body)["data"] for _, body in tuple(self.posts)]
-
-    def events(self) -> list[dict[str, Any]]:
-        return [event for data in self.data() for event in data["events"]]
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    one = Receiver()
-    yield one
-    one.close()
+    with Receiver() as one:
+        yield one
+
+
+def data(receiver: Receiver) -> list[dict[str, Any]]:
+    return [json.loads(body)["data"] for _, body in tuple(receiver.posts)]
+
+
+def events(receiver: Receiver) -> list[dict[str, Any]]:
+    return [event for one in data(receiver) for event in one["events"]]
 
 
 def config(provider: SimulatedProvider, url: str, **more: Any) -> dict[str, Any]:
@@ -76,13 +46,6 @@ def config(provider: SimulatedProvider, url: str, **more: Any) -> dict[str, Any]
         "model_list": model_list(**{MODEL: anthropic("claude-one", provider.url)}),
         "telemetry": {"webhook": webhook, "hit_records_per_s": 1_000_000},
     }
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def records(server: Tallygate, result: str) -> float:
@@ -94,19 +57,19 @@ def test_every_count_is_posted_and_signed(
     start: Start, provider: SimulatedProvider, receiver: Receiver
 ) -> None:
     """Hits of the lane, misses and refusals; the standard's own library judges the signature."""
-    server = start(config(provider, receiver.url, batch_events=7))
+    server = start(config(provider, f"{receiver.url}/hook?token=not-for-logs", batch_events=7))
     body = question()
     with httpx.Client(base_url=server.url, headers={"x-api-key": KEY}) as client:
         answers = [client.post("/v1/messages/count_tokens", json=body) for _ in range(20)]
         answers.append(client.post("/v1/messages/count_tokens", json=question(model="nobody")))
-    until(lambda: len(receiver.events()) >= len(answers))
-    told = {event["request_id"]: event for event in receiver.events()}
-    assert len(receiver.events()) == len(told) == len(answers)
+    until(lambda: len(events(receiver)) >= len(answers))
+    told = {event["request_id"]: event for event in events(receiver)}
+    assert len(events(receiver)) == len(told) == len(answers)
     for answer in answers:
         event = told[answer.headers["request-id"]]
         assert event["status"] == answer.status_code
         assert event.get("input_tokens") == answer.json().get("input_tokens")
-    assert max(len(data["events"]) for data in receiver.data()) <= 7
+    assert max(len(one["events"]) for one in data(receiver)) <= 7
     for headers, posted in receiver.posts:
         sent = json.dumps({"headers": headers, "body": posted.decode()})
         command = ["node", "--input-type=module", "-e", VERIFY, sent, SECRET]
@@ -120,7 +83,7 @@ def test_a_batch_that_is_refused_for_now_comes_again_under_its_id(
     start: Start, provider: SimulatedProvider, receiver: Receiver
 ) -> None:
     receiver.statuses = [503]
-    server = start(config(provider, receiver.url))
+    server = start(config(provider, f"{receiver.url}/hook?token=not-for-logs"))
     answer = server.count(question())
     until(lambda: len(receiver.posts) == 2)
     (first, body), (second, again) = receiver.posts
@@ -134,13 +97,13 @@ def test_what_the_receiver_does_not_take_is_told_with_what_it_takes(
     start: Start, provider: SimulatedProvider, receiver: Receiver
 ) -> None:
     receiver.statuses = [400]
-    server = start(config(provider, receiver.url))
+    server = start(config(provider, f"{receiver.url}/hook?token=not-for-logs"))
     server.count(question())
     until(lambda: records(server, "dropped") == 1)
     answer = server.count(question())
     until(lambda: len(receiver.posts) == 2)
-    assert receiver.data()[1]["dropped"] == 1
-    assert [one["request_id"] for one in receiver.data()[1]["events"]] == [
+    assert data(receiver)[1]["dropped"] == 1
+    assert [one["request_id"] for one in data(receiver)[1]["events"]] == [
         answer.headers["request-id"]
     ]
 
@@ -156,8 +119,8 @@ def test_nobody_at_the_address_costs_no_count(start: Start, provider: SimulatedP
 def test_what_is_left_is_posted_when_the_server_ends(
     start: Start, provider: SimulatedProvider, receiver: Receiver
 ) -> None:
-    server = start(config(provider, receiver.url, flush_s=60))
+    server = start(config(provider, f"{receiver.url}/hook?token=not-for-logs", flush_s=60))
     answer = server.count(question())
     assert receiver.posts == []
     server.stop()
-    assert [one["request_id"] for one in receiver.events()] == [answer.headers["request-id"]]
+    assert [one["request_id"] for one in events(receiver)] == [answer.headers["request-id"]]

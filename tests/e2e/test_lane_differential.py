@@ -20,7 +20,14 @@ CONVERSATIONS, MANY = 400, 60
 COUNTED_HITS = 'tallygate_counts_total.*source="cache"'
 PAUSE_S = 0.01
 """For an answer, where the piece was a whole request."""
-OWN = {"time_s", "request_id", "duration_ms", "upstream_ms", "budget_wait_ms"}
+OWN = {
+    "time_s",
+    "request_id",
+    "duration_ms",
+    "upstream_ms",
+    "upstream_from_ms",
+    "budget_wait_ms",
+}
 """What an event tells of the one run."""
 
 _ids_and_times = re.compile(

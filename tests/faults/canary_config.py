@@ -47,6 +47,9 @@ class Secrets:
             "Token": canaries.of("container's session"),
         }
         self.key_secret = canaries.of("cache.key_secret")
+        self.webhook = canaries.of("telemetry.webhook.url", "http://127.0.0.1:9/", "")
+        self.signing = canaries.of("telemetry.webhook.secret", "whsec_", "A" * 20)
+        self.collector = canaries.of("telemetry.otlp.headers", "Bearer ", "")
         self.variable = canaries.of("api_key of a variable", "sk-ant-")
         self.container_login = canaries.of("container's authorization")
 
@@ -161,6 +164,12 @@ class Secrets:
                 "log_level": "debug",
                 "hash_end_users": True,
                 "jsonl": {"path": str(folder / "events")},
+                "webhook": {"url": self.webhook, "secret": self.signing, "flush_s": 0.2},
+                "otlp": {
+                    "endpoint": "http://127.0.0.1:9",
+                    "headers": {"authorization": self.collector},
+                    "flush_s": 0.2,
+                },
             },
             "pass_through": {"caller_key": True},
             "cache": {

@@ -6,6 +6,7 @@ BIN := .venv/bin
 TALLYGATE := .venv/installed
 SDKS := .clients/anthropic-0/installed .clients/anthropic-1/installed
 NODE_SDK := tests/clients/node/node_modules/.installed
+PEERS := .peers/litellm/installed .peers/portkey/installed
 
 PIP_INSTALL := -m pip install --quiet --require-hashes --no-deps --only-binary :all:
 UV := uv==0.13.9
@@ -18,7 +19,7 @@ UV_COMPILE := pip compile --no-config --quiet --universal --python-version 3.11 
 # The tests that start servers, which take a while to be collected too.
 ROOMS := clients e2e faults fuzz live
 
-.PHONY: help install run clients test processes faults lint format types floors starts check fuzz soak audit bench lock clean
+.PHONY: help install run clients test processes faults lint format types floors starts check fuzz soak audit bench peers lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -91,17 +92,21 @@ fuzz: install ## Fuzz what reads a request (ARGS='--count 1000000 --seed 0')
 bench: install ## Measure (ARGS='--help' lists the scenarios)
 	$(BIN)/python -m bench $(ARGS)
 
+peers: $(PEERS) ## Install what `python -m bench peers` measures beside the proxy: LiteLLM, Portkey's gateway
+
 lock: ## Renew the lock files after a change of pyproject.toml (ARGS=--upgrade takes newer releases)
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
 	$(PYTHON) -m venv "$$tmp"; "$$tmp/bin/pip" install --quiet $(UV); \
 	compile() { "$$tmp/bin/uv" $(UV_COMPILE) $(ARGS) "$$@"; }; \
 	compile --group dev pyproject.toml -o requirements.lock; \
 	echo 'anthropic==0.125.0' | compile - -o tests/clients/anthropic-0.lock; \
-	echo 'anthropic==1.17.0' | compile - -o tests/clients/anthropic-1.lock
-	@if command -v npm >/dev/null; then cd tests/clients/node && npm install --package-lock-only; fi
+	echo 'anthropic==1.17.0' | compile - -o tests/clients/anthropic-1.lock; \
+	echo 'litellm[proxy]==1.108.7' | compile - -o bench/peers/litellm.lock
+	@if command -v npm >/dev/null; then for folder in tests/clients/node bench/peers; do \
+		(cd $$folder && npm install --package-lock-only) || exit 1; done; fi
 
 clean: ## Remove what the targets made
-	rm -rf .venv .clients tests/clients/node/node_modules
+	rm -rf .venv .clients .peers tests/clients/node/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -120,3 +125,13 @@ $(NODE_SDK): tests/clients/node/package.json tests/clients/node/package-lock.jso
 	@if command -v npm >/dev/null; then \
 		cd tests/clients/node && npm ci --ignore-scripts && touch node_modules/.installed; \
 	else echo 'npm is missing: the tests with the TypeScript SDK will be skipped'; fi
+
+.peers/litellm/installed: bench/peers/litellm.lock
+	$(PYTHON) -m venv --clear .peers/litellm
+	.peers/litellm/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+.peers/portkey/installed: bench/peers/package.json bench/peers/package-lock.json bench/peers/.npmrc
+	@mkdir -p .peers/portkey && cp $^ .peers/portkey
+	@if command -v npm >/dev/null; then cd .peers/portkey && npm ci --ignore-scripts && touch installed; \
+	else echo 'npm is missing: Portkey'\''s gateway is not installed, and will not be measured'; fi

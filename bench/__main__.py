@@ -9,6 +9,7 @@ import importlib
 import signal
 import sys
 import tempfile
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from bench.slice import Address
 from bench.stage import As, Stage
 
 RESULTS = machine.ROOT / "bench" / "results"
-_COMMANDS = {"micro": "bench.micro", "report": "bench.html"}
+_COMMANDS = {"micro": "bench.micro", "peers": "bench.peers", "report": "bench.html"}
 """Modules with a ``main(arguments)``: each loads what only it needs."""
 CEILING_S = 0.5
 OPEN_SHARE = 0.5
@@ -38,18 +39,29 @@ OPEN_SHARE = 0.5
 class Bench:
     """One run: its servers and its rounds."""
 
-    def __init__(self, options: argparse.Namespace, scratch: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        scratch: Path,
+        progress: Progress,
+        *,
+        scenarios: Mapping[str, Scenario] = SCENARIOS,
+        missing: Mapping[str, str] = {},
+        stage: type[Stage] = Stage,
+    ) -> None:
+        """``missing`` says which of the ``scenarios`` cannot be measured here, and why."""
         self._options = options
         self._progress = progress
-        self._missing: dict[str, str] = {}
+        self._scenarios = scenarios
+        self._missing = dict(missing)
         if nginx.path() is None and "nginx" in options.scenario:
             self._missing["nginx"] = "nginx is not on PATH"
         self._chosen = {
-            name: SCENARIOS[name] for name in options.scenario if name not in self._missing
+            name: scenarios[name] for name in options.scenario if name not in self._missing
         }
         self._ceilings: dict[str, float] = {}
         target = Address.of(options.target) if options.target else None
-        self.stage = Stage(As(options.key, options.model), target, scratch, progress.console)
+        self.stage = stage(As(options.key, options.model), target, scratch, progress.console)
 
     def run(self) -> report.Result:
         """Measure. Raises WrongAnswerError and ServerFailedError."""
@@ -60,7 +72,7 @@ class Bench:
             self._tell(f"start what {scenario.name} asks")
             self.stage.prepare(scenario.server, is_large=scenario.body_bytes >= LARGE_BYTES)
         self._measure_ceilings()
-        scenarios = report.summarise(self._rounds(), self._ceilings)
+        scenarios = report.summarise(self._rounds(), self._ceilings, self._scenarios)
         return report.Result(
             format=report.FORMAT,
             started_at=started_at,
@@ -121,7 +133,7 @@ class Bench:
         for turn in range(1, rounds + 1):
             for name, done in runs.items():
                 self._tell(f"round {turn} of {rounds}: {name}")
-                scenario = SCENARIOS[name]
+                scenario = self._scenarios[name]
                 how = replace(self._how(self._options.seconds), engine=self._engine(scenario))
                 if scenario.is_open:
                     reached = min(runs["repeat"][-1].rate, self._ceilings[name])
@@ -139,7 +151,9 @@ class Bench:
         return How(connections=options.connections, seconds=seconds, processes=options.processes)
 
 
-def _measure(options: argparse.Namespace) -> report.Result:
+def _measure(
+    options: argparse.Namespace, bench_for: Callable[[argparse.Namespace, Path, Progress], Bench]
+) -> report.Result:
     """Run, with live progress. Exits with 1 and the offending answer when a figure would lie."""
     console = Console(stderr=True, highlight=False)
     columns = (
@@ -155,7 +169,7 @@ def _measure(options: argparse.Namespace) -> report.Result:
         ) as progress,
     ):
         progress.add_task("start", total=None)
-        bench = Bench(options, Path(scratch), progress)
+        bench = bench_for(options, Path(scratch), progress)
         try:
             return bench.run()
         except (WrongAnswerError, ServerFailedError, OSError) as error:
@@ -183,14 +197,23 @@ def main() -> None:
     if options.compare:
         _compare(*options.compare)
         return
+    measure(options, Bench)
+
+
+def measure(
+    options: argparse.Namespace,
+    bench_for: Callable[[argparse.Namespace, Path, Progress], Bench],
+    kind: str = "",
+) -> None:
+    """Measure, write the result, print the table, judge; ``kind`` ends the name of the file."""
     try:
         bars = gates.read_bars(options.baseline) if options.baseline else None
     except (OSError, msgspec.DecodeError) as error:
         sys.exit(f"FAILED: {error}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are stopped too
-    result = _measure(options)
-    day = result.started_at[:10]
-    file = Path(options.json or RESULTS / f"{day}-{result.commit.replace('+', '-changed')}.json")
+    result = _measure(options, bench_for)
+    name = f"{result.started_at[:10]}-{result.commit.replace('+', '-changed')}{kind}.json"
+    file = Path(options.json or RESULTS / name)
     file.parent.mkdir(exist_ok=True)
     file.write_bytes(msgspec.json.format(msgspec.json.encode(result, enc_hook=str), indent=2))
     table.show(result)

@@ -28,6 +28,18 @@ def workers(main_pid: int, port: int) -> tuple[str, ...] | None:
         return None
 
 
+def tree(main_pid: int) -> tuple[str, ...] | None:
+    """Process ids of a process and of all below it; None without /proc."""
+    found = [str(main_pid)]
+    try:
+        for pid in found:  # which grows meanwhile
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                found += (thread / "children").read_text().split()
+    except OSError:
+        return None
+    return tuple(found)
+
+
 def _socket_inodes(pid: str) -> set[str]:
     links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}

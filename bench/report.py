@@ -1,13 +1,13 @@
 """The result of a run as figures: medians over rounds, ratios within rounds, warnings."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from bench.load import Run
-from bench.scenarios import SCENARIOS
+from bench.scenarios import SCENARIOS, Scenario
 
 FORMAT = 2
 _PERCENTS = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99)
@@ -71,6 +71,8 @@ class Result(Struct, frozen=True):
     missing: dict[str, str]
     """Scenarios that were asked for and could not be measured, and why."""
     warnings: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What was seen beside the figures."""
 
 
 def _slice(run: Run) -> Slice:
@@ -92,12 +94,16 @@ def _median(figures: Iterable[float | None]) -> float | None:
     return statistics.median(seen) if seen else None
 
 
-def summarise(runs: dict[str, list[Run]], ceilings: dict[str, float]) -> dict[str, Summary]:
+def summarise(
+    runs: dict[str, list[Run]],
+    ceilings: dict[str, float],
+    scenarios: Mapping[str, Scenario] = SCENARIOS,
+) -> dict[str, Summary]:
     """Medians over rounds and ratios within rounds; ``ceilings`` are by scenario."""
     slices = {name: tuple(map(_slice, rounds)) for name, rounds in runs.items()}
     summaries = {}
     for name, rounds in slices.items():
-        scenario = SCENARIOS[name]
+        scenario = scenarios[name]
         others = {other: slices[other] for other in scenario.compared_with if other in slices}
         base = slices.get(scenario.added_to or "", ())
         rates = [one.requests_per_s for one in rounds]

@@ -28,6 +28,9 @@ class Server(StrEnum):
     PROVIDER = "provider"
     RAW = "raw"
     """A raw socket that answers a constant: how fast the own generator is."""
+    LITELLM = "litellm"
+    PORTKEY = "portkey"
+    NGINX_CACHE = "nginx-cache"
 
 
 class Traffic(StrEnum):

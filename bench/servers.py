@@ -22,7 +22,7 @@ from bench.scenarios import COUNT_PATH
 from bench.slice import Address
 from bench.traffic import body
 
-START_S = 30.0
+START_S = 60.0
 _HITS = re.compile(rb'^tallygate_counts_total\{.*source="cache".*\} (\d+)$', re.MULTILINE)
 _LANE_HITS = re.compile(rb"^tallygate_lane_hits_total (\d+)$", re.MULTILINE)
 STOP_S = 20.0
@@ -140,16 +140,22 @@ def simulated_tokens(asked: bytes) -> int:
     return count_tokens(msgspec.json.decode(asked))
 
 
-def count(at: Address, key: str, asked: bytes) -> int:
-    """Ask once. Raises httpx.TransportError, and ServerFailedError for anything but a count."""
+def ask(at: Address, key: str, asked: bytes) -> httpx.Response:
+    """Ask once. Raises httpx.TransportError."""
     headers = {
         "x-api-key": key,
         "anthropic-version": "2023-06-01",
         "content-type": "application/json",
+        **dict(at.headers),
     }
     # Without TLS there is no need to load certificates, which takes longer than the answer.
     with httpx.Client(verify=at.tls, trust_env=False, timeout=START_S) as http:
-        reply = http.post(at.url + COUNT_PATH, content=asked, headers=headers)
+        return http.post(at.url + COUNT_PATH, content=asked, headers=headers)
+
+
+def count(at: Address, key: str, asked: bytes) -> int:
+    """Ask once. Raises httpx.TransportError, and ServerFailedError for anything but a count."""
+    reply = ask(at, key, asked)
     if reply.status_code != httpx.codes.OK:
         raise ServerFailedError(f"{at.url} answered {reply.status_code}: {reply.text}")
     return int(reply.json()["input_tokens"])

@@ -22,6 +22,8 @@ class Address(Struct, frozen=True):
     host: str
     port: int
     tls: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
+    """What each request must carry there, besides the usual."""
 
     @classmethod
     def of(cls, url: str) -> Self:
@@ -143,7 +145,7 @@ class Slice:
             # Judged after the slice: the judge would take processor time from the server.
             self._unchecked.append((nonce, tokens))
         elif tokens == right:
-            self._known[right] = len(data), b"\r\n\r\n" + body
+            self._known[right] = len(data), data[data.index(b"\r\n\r\n") :]
         else:
             self.fail(f"input_tokens should be {right}", data)
             return False

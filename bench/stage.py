@@ -99,7 +99,7 @@ class Stage:
                 return self._start(server, "bench.bare").announced()
             case Server.NGINX:
                 port = free_port()
-                command = nginx.command(self._scratch, port, NGINX_TOKENS)
+                command = nginx.command(self._scratch, port, nginx.constant(NGINX_TOKENS))
                 process = Process(server, scratch=self._scratch, command=command)
                 self._processes.append(process)
                 return self._known(server, process, port)

@@ -80,4 +80,5 @@ def footnotes(result: Result) -> list[str]:
     if ceilings:
         each = ", ".join(f"{name} {ceiling}" for name, ceiling in ceilings.items())
         lines.append(f"own generator's ceiling, requests/s: {each}")
+    lines += result.notes
     return lines

@@ -146,6 +146,7 @@ def _head(path: str, at: Address, *fields: str) -> bytes:
         "user-agent: tallygate-bench",
         "anthropic-version: 2023-06-01",
         *fields,
+        *(f"{name}: {value}" for name, value in at.headers),
         "content-type: application/json",
         "content-length: ",
     )

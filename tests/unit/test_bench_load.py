@@ -29,6 +29,11 @@ def answer(tokens: object = TOKENS, *, status: str = "200 OK", more: bytes = b""
     return head.encode() + body + more
 
 
+def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in chunks) + end
+
+
 class Server(asyncio.Protocol):
     """Writes the pieces of an answer one millisecond apart."""
 
@@ -138,6 +143,14 @@ def test_an_answer_may_come_in_pieces() -> None:
     assert run(always(whole[:9], whole[9:40], whole[40:])).answers > 3
 
 
+IN_CHUNKS = chunked(b'{"input_', b'tokens":14}')
+
+
+@pytest.mark.parametrize("cut", range(1, len(IN_CHUNKS), 3))
+def test_an_answer_may_come_in_chunks(cut: int) -> None:
+    assert run(always(IN_CHUNKS[:cut], IN_CHUNKS[cut:])).answers > 3
+
+
 @pytest.mark.parametrize(
     ("wrong", "shown"),
     [
@@ -150,6 +163,10 @@ def test_an_answer_may_come_in_pieces() -> None:
         (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "input_tokens"),
         (answer() * 2, "not one answer"),
         (answer(more=b"x"), "not one answer"),
+        (chunked(b'{"input_tokens":15}'), '"input_tokens":15'),
+        (chunked(b'{"input_tokens":14}', end=b"x\r\n\r\n"), "not the size of a chunk"),
+        (chunked(b'{"input_tokens":14}', end=b"1\r\nxyz0\r\n\r\n"), "not one answer"),
+        (chunked(b'{"input_tokens":14}') * 2, "not one answer"),
         (b"", "closed a connection"),
     ],
 )

@@ -21,15 +21,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import gates, html, machine, nginx, report, table, wrk
 from bench.answers import WrongAnswerError
 from bench.load import Run
+from bench.named import ALL
 from bench.options import parse
-from bench.play import Engine, How, play
-from bench.scenarios import LARGE_BYTES, SCENARIOS, Scenario, Server, Upstream
+from bench.play import Engine, How, play, slices
+from bench.scenarios import HERD_CONNECTIONS, LARGE_BYTES, Scenario, Server, Upstream
 from bench.servers import ServerFailedError
 from bench.slice import Address
 from bench.stage import As, Stage
 
 RESULTS = machine.ROOT / "bench" / "results"
-_COMMANDS = {"micro": "bench.micro", "peers": "bench.peers", "report": "bench.html"}
+_COMMANDS = {
+    "micro": "bench.micro",
+    "peers": "bench.peers",
+    "report": "bench.html",
+    "simulate": "bench.simulate",
+}
 """Modules with a ``main(arguments)``: each loads what only it needs."""
 CEILING_S = 0.5
 OPEN_SHARE = 0.5
@@ -45,7 +51,7 @@ class Bench:
         scratch: Path,
         progress: Progress,
         *,
-        scenarios: Mapping[str, Scenario] = SCENARIOS,
+        scenarios: Mapping[str, Scenario] = ALL,
         missing: Mapping[str, str] = {},
         stage: type[Stage] = Stage,
     ) -> None:
@@ -120,7 +126,13 @@ class Bench:
             kind = scenario.traffic, scenario.body_bytes, scenario.connections
             if kind not in found:
                 self._tell(f"ceiling of the own load generator: {name}")
-                asked = replace(scenario, server=Server.RAW, upstream=Upstream.NONE, is_open=False)
+                asked = replace(
+                    scenario,
+                    server=Server.RAW,
+                    upstream=Upstream.NONE,
+                    is_open=False,
+                    beside=None,
+                )
                 how = self._how(seconds)
                 found[kind] = max(play(asked, self.stage.place, how).rate for _ in range(2))
             self._ceilings[name] = found[kind]
@@ -134,12 +146,14 @@ class Bench:
             for name, done in runs.items():
                 self._tell(f"round {turn} of {rounds}: {name}")
                 scenario = self._scenarios[name]
+                if scenario.is_long and turn > 1:
+                    continue
                 how = replace(self._how(self._options.seconds), engine=self._engine(scenario))
                 if scenario.is_open:
                     reached = min(runs["repeat"][-1].rate, self._ceilings[name])
                     how = replace(how, rate=OPEN_SHARE * reached)
                 try:
-                    done.append(play(scenario, self.stage.place, how))
+                    done.extend(slices(scenario, self.stage.place, how))
                 except WrongAnswerError as error:
                     raise WrongAnswerError(f"{name}, round {turn}: {error}") from error
                 for task in self._progress.task_ids:
@@ -148,7 +162,12 @@ class Bench:
 
     def _how(self, seconds: float) -> How:
         options = self._options
-        return How(connections=options.connections, seconds=seconds, processes=options.processes)
+        return How(
+            connections=options.connections,
+            seconds=seconds,
+            processes=options.processes,
+            soak_s=options.soak_s,
+        )
 
 
 def _measure(
@@ -193,6 +212,7 @@ def main() -> None:
     if sys.argv[1:] and sys.argv[1] in _COMMANDS:
         importlib.import_module(_COMMANDS[sys.argv[1]]).main(sys.argv[2:])
         return
+    machine.allow_descriptors(HERD_CONNECTIONS)
     options = parse()
     if options.compare:
         _compare(*options.compare)

@@ -10,14 +10,25 @@ import msgspec
 from msgspec import Struct
 from rich.table import Table
 
-from bench.report import FORMAT, Result, Summary
+from bench.named import ALL
+from bench.report import FORMAT, Result, ServerFacts, Summary
 
-Figure = Literal["throughput", "cpu", "lane_share", "p99_ms", "added_p50_ms"]
+Figure = Literal[
+    "throughput",
+    "cpu",
+    "p99",
+    "lane_share",
+    "p99_ms",
+    "added_p50_ms",
+    "worker_mb",
+    "growth_mb_per_min",
+    "first_answer_s",
+]
 _STEADY = ("lane_share",)
 
 
 class Bar(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a figure must reach: ``throughput`` and ``cpu`` are ratios to another scenario."""
+    """What a figure must reach; the first three kinds are ratios to another scenario."""
 
     scenario: str
     compared_with: str | None = None
@@ -28,11 +39,11 @@ class Bar(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if (self.at_least is None) == (self.at_most is None):
             raise ValueError("a bar is either at_least or at_most")
-        if (self.compared_with is None) != (self.figure not in get_args(Figure)[:2]):
-            raise ValueError("throughput and cpu are compared with a scenario, the others are not")
+        if (self.compared_with is None) != (self.figure not in get_args(Figure)[:3]):
+            raise ValueError("only throughput, cpu and p99 are compared with a scenario")
 
-    def found(self, summary: Summary) -> float | None:
-        """The figure; None where it was not measured."""
+    def found(self, summary: Summary, server: ServerFacts | None) -> float | None:
+        """The figure, of a scenario or of the server it asks; None where it was not measured."""
         match self.figure:
             case "throughput":
                 return summary.ratios.get(self.compared_with or "")
@@ -44,6 +55,14 @@ class Bar(Struct, frozen=True, forbid_unknown_fields=True):
                 return summary.latency_ms["p99"]
             case "added_p50_ms":
                 return summary.added_p50_ms
+            case "p99":
+                return summary.p99_ratios.get(self.compared_with or "")
+            case "worker_mb":
+                return summary.worker_mb
+            case "growth_mb_per_min":
+                return summary.growth_mb_per_min
+            case "first_answer_s":
+                return server.first_answer_s if server else None
 
     def holds(self, found: float, noise: float) -> bool:
         """Whether a figure passes; shares are given no room for noise."""
@@ -78,7 +97,8 @@ def judge(result: Result, bars: Bars) -> list[Verdict]:
     verdicts = []
     for bar in bars.bars:
         summary = result.scenarios.get(bar.scenario)
-        found = bar.found(summary) if summary else None
+        server = result.servers.get(ALL[bar.scenario].server) if bar.scenario in ALL else None
+        found = bar.found(summary, server) if summary else None
         verdicts.append(Verdict(bar, found, found is None or bar.holds(found, bars.noise)))
     return verdicts
 

@@ -14,6 +14,7 @@ import msgspec
 import uvloop
 from msgspec import Struct
 
+from bench import machine
 from bench.histogram import Histogram
 from bench.open_loop import OpenSlice
 from bench.slice import Connection, Load, Slice
@@ -35,6 +36,9 @@ class Run(Struct):
     received_bytes: int = 0
     """Of all answers; 0 where each was looked at."""
     engine: str = "own"
+    rss_bytes: tuple[int, ...] | None = None
+    """Of each worker at the end; None if nobody looked."""
+    ended_s: float = 0
 
     @property
     def rate(self) -> float:
@@ -72,6 +76,7 @@ async def generate(load: Load) -> Run:
 
 async def _connect(slice_: Slice) -> None:
     loop, load = asyncio.get_running_loop(), slice_.load
+    machine.allow_descriptors(load.connections)
     at = load.address
     for number in range(load.connections):
         connection = Connection(slice_, number)

@@ -1,7 +1,9 @@
 """What the figures depend on besides the code, and what processes use: asked of the system."""
 
+import contextlib
 import os
 import platform
+import resource
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,6 +12,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 _PACKAGES = ("sanic", "uvloop", "msgspec", "orjson", "httpx", "pyreqwest", "aiocache")
 _PROGRAMS = {"nginx": "-v", "wrk": "-v", "h2load": "--version"}
+SPARE_DESCRIPTORS = 200
+"""For what a process has open besides its clients, or its connections to providers."""
 _LISTEN = "0A"
 """State of a listening socket in /proc/net/tcp."""
 
@@ -41,7 +45,10 @@ def tree(main_pid: int) -> tuple[str, ...] | None:
 
 
 def _socket_inodes(pid: str) -> set[str]:
-    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(str(link.readlink()))
     return {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
 
 
@@ -55,6 +62,17 @@ def cpu_s(pid: str) -> float:
     """Processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def allow_descriptors(connections: int) -> None:
+    """Let this process, and those that it starts, have so many connections, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A server keeps a quarter of its descriptors for providers.
+    wanted = 2 * connections + SPARE_DESCRIPTORS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def machine() -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from bench import h2load, wrk
+from bench.named import ALL, GROUPS, NAMED
 from bench.scenarios import SCENARIOS
 
 
@@ -12,7 +13,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="\n".join(f"{name:16} {scenario.says}" for name, scenario in SCENARIOS.items()),
+        epilog=_epilog(),
     )
     parser.add_argument("--seconds", type=float, default=1, help="for each slice (default 1)")
     parser.add_argument("--rounds", type=int, default=3)
@@ -24,7 +25,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default="auto",
         help="what asks where it can: wrk or h2load, in whole seconds (auto: wrk if on PATH)",
     )
-    parser.add_argument("--scenario", nargs="+", choices=SCENARIOS, metavar="NAME")
+    parser.add_argument("--scenario", nargs="+", choices=(*ALL, *GROUPS), metavar="NAME")
+    parser.add_argument("--soak-s", type=float, default=60, help="how long `soak` takes")
     parser.add_argument("--json", metavar="FILE", help="write the result there, not to results/")
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write the page there, not beside the JSON"
@@ -43,15 +45,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.engine in programs and programs[options.engine]() is None:
         parser.error(f"{options.engine} is not on PATH")
     possible = [
-        name for name, scenario in SCENARIOS.items() if not options.target or not scenario.is_ours
+        name for name, scenario in ALL.items() if not options.target or not scenario.is_ours
     ]
-    chosen = set(options.scenario or possible)
+    named = options.scenario or [name for name in possible if name in SCENARIOS]
+    chosen = {one for name in named for one in GROUPS.get(name, (name,))}
     if unfit := sorted(chosen - set(possible)):
         parser.error(
             "with --target nobody sets keys, and nobody counts the provider's calls: "
             + ", ".join(unfit)
         )
-    if any(SCENARIOS[name].is_open for name in chosen):
+    if any(ALL[name].is_open for name in chosen):
         chosen.add("repeat")  # which says at what rate
-    options.scenario = [name for name in SCENARIOS if name in chosen]
+    options.scenario = [name for name in ALL if name in chosen]
     return options
+
+
+def _epilog() -> str:
+    lines = [f"{name:21} {scenario.says}" for name, scenario in SCENARIOS.items()]
+    lines += ["", "only when named:", ""]
+    lines += [f"{name:21} {scenario.says}" for name, scenario in NAMED.items()]
+    lines += ["", *(f"{group:21} {' '.join(names)}" for group, names in GROUPS.items())]
+    return "\n".join(lines)

@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import Struct
 
 from bench.load import Run
-from bench.scenarios import SCENARIOS, Scenario
+from bench.named import ALL
+from bench.scenarios import Scenario
 
 FORMAT = 2
 _PERCENTS = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99)
@@ -34,6 +35,8 @@ class Slice(Struct, frozen=True):
     lane_share: float | None
     """Of all hits, those that the hit lane has answered; None where nobody can say."""
     latency_ms: dict[str, float]
+    worker_mb: float | None = None
+    """Resident memory of the largest worker at its end, in 10^6 bytes; None if nobody looked."""
 
 
 class Summary(Struct, frozen=True):
@@ -55,6 +58,12 @@ class Summary(Struct, frozen=True):
     ceiling_requests_per_s: float | None
     """Of the own generator; None where it did not ask, or each connection asks once."""
     rounds: tuple[Slice, ...]
+    p99_ratios: dict[str, float] = {}
+    """The 99th percentile of the latency divided by the other's, as ``ratios``."""
+    worker_mb: float | None = None
+    """Resident memory of the largest worker after the last slice, in 10^6 bytes."""
+    growth_mb_per_min: float | None = None
+    """Of a long scenario's memory: a line through the second half of its slices."""
 
 
 class Result(Struct, frozen=True):
@@ -86,6 +95,7 @@ def _slice(run: Run) -> Slice:
         ),
         lane_share=None if run.lane_share is None else round(run.lane_share, 4),
         latency_ms={f"p{percent:g}": value / 1e6 for percent, value in found.items()},
+        worker_mb=None if run.rss_bytes is None else round(max(run.rss_bytes) / 1e6, 1),
     )
 
 
@@ -97,7 +107,7 @@ def _median(figures: Iterable[float | None]) -> float | None:
 def summarise(
     runs: dict[str, list[Run]],
     ceilings: dict[str, float],
-    scenarios: Mapping[str, Scenario] = SCENARIOS,
+    scenarios: Mapping[str, Scenario] = ALL,
 ) -> dict[str, Summary]:
     """Medians over rounds and ratios within rounds; ``ceilings`` are by scenario."""
     slices = {name: tuple(map(_slice, rounds)) for name, rounds in runs.items()}
@@ -134,6 +144,15 @@ def summarise(
             ),
             ceiling_requests_per_s=ceilings.get(name),
             rounds=rounds,
+            p99_ratios={
+                other: statistics.median(
+                    a.latency_ms["p99"] / b.latency_ms["p99"]
+                    for a, b in zip(rounds, them, strict=True)
+                )
+                for other, them in others.items()
+            },
+            worker_mb=rounds[-1].worker_mb,
+            growth_mb_per_min=_growth(runs[name]) if scenario.is_soak else None,
         )
     return summaries
 
@@ -143,6 +162,15 @@ def _cpu_ratio(rounds: tuple[Slice, ...], others: tuple[Slice, ...]) -> float | 
         b.server_cpu_us / a.server_cpu_us if a.server_cpu_us and b.server_cpu_us else None
         for a, b in zip(rounds, others, strict=True)
     )
+
+
+def _growth(runs: list[Run]) -> float | None:
+    half = runs[len(runs) // 2 :]
+    sizes_mb = [max(run.rss_bytes) / 1e6 for run in half if run.rss_bytes]
+    if len(sizes_mb) < 2:
+        return None
+    times_min = [run.ended_s / 60 for run in half]
+    return statistics.linear_regression(times_min, sizes_mb).slope
 
 
 def warnings(summaries: dict[str, Summary]) -> list[str]:

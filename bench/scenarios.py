@@ -12,6 +12,9 @@ NGINX_TOKENS = 173
 PROVIDER_VARIABLE = "BENCH_PROVIDER_URL"
 """Environment variable that tells the bare Sanic where the provider is."""
 HERD_DELAY_S = 0.4
+HERD_CONNECTIONS = 1_000
+SLOW_S = 0.2
+MILLION = 1_000_000
 LARGE_BYTES = 100_000
 """From this size on few connections ask, and the C library's heap is made to grow first."""
 LARGE_CONNECTIONS = 16
@@ -23,7 +26,17 @@ class Server(StrEnum):
     PROXY = "proxy"
     ORDINARY = "ordinary"
     WORKERS_2 = "workers-2"
+    WORKERS_4 = "workers-4"
+    WORKERS_8 = "workers-8"
+    PROVIDERS = "providers"
+    """Has an entry for each adapter."""
+    FAULTS = "faults"
+    """Has an entry beside, for each ``Fault``."""
+    SOAK = "soak"
+    """Has little room in its memory, so that this is full early."""
+    MILLION = "million"
     BARE = "bare"
+    BARE_8 = "bare-workers-8"
     NGINX = "nginx"
     PROVIDER = "provider"
     RAW = "raw"
@@ -31,6 +44,11 @@ class Server(StrEnum):
     LITELLM = "litellm"
     PORTKEY = "portkey"
     NGINX_CACHE = "nginx-cache"
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is Sanic without us."""
+        return self in {Server.BARE, Server.BARE_8}
 
 
 class Traffic(StrEnum):
@@ -56,6 +74,19 @@ class Upstream(StrEnum):
     ONE = "one in all"
 
 
+class Fault(StrEnum):
+    """What the provider of another model does, which is asked beside: one entry for each."""
+
+    WELL = "well"
+    SLOW = "slow"
+    LIMITED = "429"
+
+    @property
+    def alias(self) -> str:
+        """Of its entry in ``model_list``."""
+        return f"beside-{self}"
+
+
 class Scenario(Struct, frozen=True, kw_only=True):
     """One row of the table."""
 
@@ -74,6 +105,14 @@ class Scenario(Struct, frozen=True, kw_only=True):
     """Questions fall due at half the rate that ``repeat`` has reached, answered or not."""
     is_own: bool = False
     """Asked by the own generator in any case, to be compared with what only that can ask."""
+    alias: str = ""
+    """The model that is asked about, if not the one that the options say."""
+    beside: Fault | None = None
+    """New questions about another model are asked beside, at a steady rate."""
+    is_soak: bool = False
+    """Played once, in ten parts of as many seconds in all as the options say."""
+    until_answers: int = 0
+    """Played once, in slices until there are so many answers in all."""
     compared_with: tuple[str, ...] = ()
     """Scenarios of the same round that this one is divided by."""
     added_to: str | None = None
@@ -88,8 +127,14 @@ class Scenario(Struct, frozen=True, kw_only=True):
     @property
     def is_ours(self) -> bool:
         """Whether it needs a server that was started here, with our configuration."""
-        own = self.server in {Server.ORDINARY, Server.WORKERS_2, Server.PROVIDER}
+        anybodys = {Server.PROXY, Server.NGINX, Server.RAW}
+        own = not (self.server.is_bare or self.server in anybodys)
         return own or self.upstream is not Upstream.NONE or self.traffic.is_mix
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is played once, whatever the number of rounds."""
+        return self.is_soak or self.until_answers > 0
 
 
 def _pair(size: str, body_bytes: int) -> tuple[Scenario, Scenario]:
@@ -195,9 +240,10 @@ SCENARIOS = {
         ),
         Scenario(
             name="herd",
-            says=f"200 connections, one cold question, provider takes {HERD_DELAY_S:g} s",
+            says=f"{HERD_CONNECTIONS:,} connections, one cold question,"
+            f" provider takes {HERD_DELAY_S:g} s",
             upstream=Upstream.ONE,
-            at_once=200,
+            at_once=HERD_CONNECTIONS,
         ),
         Scenario(
             name="open-loop-raw",

@@ -123,6 +123,11 @@ class SimulatedProvider:
         if delay_s:
             self._http.post("/_sim/behave", json={"delay_s": delay_s}).raise_for_status()
 
+    def behave(self, model: str, *, status: int | None = None, delay_s: float = 0) -> None:
+        """Refuse questions about a model, or take this long for them, until the next restart."""
+        told = {"model": model, "status": status, "delay_s": delay_s}
+        self._http.post("/_sim/behave", json=told).raise_for_status()
+
     def calls(self) -> int:
         """Questions it has been asked since."""
         return int(self._http.get("/_sim/stats").raise_for_status().json()["calls"])

@@ -3,10 +3,12 @@
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 from rich.console import Console
 
 from bench import machine, nginx
+from bench.configuration import WORKERS, config
 from bench.play import Hits, Place
 from bench.scenarios import NGINX_TOKENS, PROVIDER_VARIABLE, Server
 from bench.servers import (
@@ -22,23 +24,7 @@ from bench.slice import Address
 from bench.traffic import body, callers
 
 OUTPUT_LINES = 30
-UPSTREAM_MODEL = "claude-bench"
-UPSTREAM_KEY = "sk-ant-bench"
 GROWN_BYTES, GROWN_TIMES = 8_000_000, 3
-# No recounts: how often the provider is asked is checked.
-CONFIG = """\
-model_list:
-  - model_name: {model}
-    litellm_params:
-      model: anthropic/{upstream_model}
-      api_key: {upstream_key}
-      api_base: {provider}
-general_settings:
-  master_key: {key}
-server: {{hit_lane: {hit_lane}}}
-cache: {{sentinel: {{per_minute: 0}}}}
-keys:
-"""
 
 
 class As(Struct, frozen=True):
@@ -77,6 +63,7 @@ class Stage:
             scratch=self._scratch,
             cpu_s=self._cpu_s,
             hits=self._hits,
+            rss_bytes=self._rss_bytes,
         )
 
     def prepare(self, server: Server, *, is_large: bool) -> None:
@@ -103,7 +90,7 @@ class Stage:
                 process = Process(server, scratch=self._scratch, command=command)
                 self._processes.append(process)
                 return self._known(server, process, port)
-            case Server.BARE:
+            case Server.BARE | Server.BARE_8:
                 provider = self._provider.url if self._provider else ""
                 return self._sanic(server, "bench.bare:app", **{PROVIDER_VARIABLE: provider})
             case _:
@@ -113,24 +100,21 @@ class Stage:
         """The proxy of this checkout in front of the simulated provider."""
         folder = self._scratch / server
         folder.mkdir()
-        config = folder / "config.yaml"
-        who, provider = self._who, self._provider
-        config.write_text(
-            CONFIG.format(
-                model=who.model,
-                upstream_model=UPSTREAM_MODEL,
-                upstream_key=UPSTREAM_KEY,
-                provider=provider.url if provider else "",
-                key=who.key,
-                hit_lane=str(server is not Server.ORDINARY).lower(),
-            )
-            + "".join(
-                f"  - {{name: caller-{number}, key: {key}}}\n"
-                for number, key in enumerate(callers(who.key))
-            )
+        subject = folder / "subject"
+        subject.write_text("a workload's own token")
+        file, who = folder / "config.yaml", self._who
+        provider = self._provider.url if self._provider else ""
+        said = config(
+            server,
+            provider=provider,
+            key=who.key,
+            model=who.model,
+            callers=callers(who.key),
+            subject=str(subject),
         )
+        file.write_bytes(msgspec.json.encode(said))  # which is YAML too
         return self._sanic(
-            server, "app.main", TALLYGATE_CONFIG=str(config), XDG_CACHE_HOME=str(folder)
+            server, "app.main", TALLYGATE_CONFIG=str(file), XDG_CACHE_HOME=str(folder)
         )
 
     def _start(self, name: str, *module: str, **variables: str) -> Process:
@@ -139,8 +123,8 @@ class Stage:
         return process
 
     def _sanic(self, server: Server, target: str, **variables: str) -> Address:
-        port, workers = free_port(), "2" if server is Server.WORKERS_2 else "1"
-        command = ("sanic", target, "--workers", workers, "--port", str(port))
+        port, workers = free_port(), WORKERS.get(server, 1)
+        command = ("sanic", target, "--workers", str(workers), "--port", str(port))
         return self._known(server, self._start(server, *command, **variables), port)
 
     def _known(self, server: Server, process: Process, port: int) -> Address:
@@ -153,8 +137,12 @@ class Stage:
         started = self.started.get(server)
         return started.cpu_s() if started else None
 
+    def _rss_bytes(self, server: Server) -> tuple[int, ...] | None:
+        started = self.started.get(server)
+        return started.rss_bytes() if started else None
+
     def _hits(self, server: Server) -> Hits | None:
-        if server in {Server.BARE, Server.NGINX, Server.PROVIDER, Server.RAW}:
+        if server.is_bare or server in {Server.NGINX, Server.PROVIDER, Server.RAW}:
             return None
         return hits(self.place.addresses[server], self._who.key)
 

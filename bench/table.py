@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from bench.named import ALL
 from bench.report import Result, Summary
 
 _WIDTH = 150
@@ -72,6 +73,17 @@ def footnotes(result: Result) -> list[str]:
             sizes = ", ".join(f"{size / 2**20:.0f} MiB" for size in facts.worker_rss_bytes)
             line += f"; resident memory per worker after the run {sizes}"
         lines.append(line)
+    for name, summary in result.scenarios.items():
+        if (growth := summary.growth_mb_per_min) is not None:
+            p99s = ", ".join(f"{part.latency_ms['p99']:.2f}" for part in summary.rounds)
+            sizes = ", ".join(f"{part.worker_mb}" for part in summary.rounds)
+            lines.append(
+                f"{name}: memory of a worker {growth:+.2f} MB a minute at the end ({sizes});"
+                f" p99 of each part {p99s} ms"
+            )
+        elif ALL[name].is_long:
+            asked = sum(part.requests for part in summary.rounds)
+            lines.append(f"{name}: {asked:,} requests, then {summary.worker_mb} MB in a worker")
     ceilings = {
         name: f"{summary.ceiling_requests_per_s:,.0f}"
         for name, summary in result.scenarios.items()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from bench.questions import BLANK_BYTES, NONCE_BYTES, Message, Mix, Tokens
 from bench.scenarios import Scenario, Traffic
@@ -20,6 +21,17 @@ _BETAS = "claude-code-20250219,interleaved-thinking-2025-05-14,token-counting-20
 def callers(key: str) -> tuple[str, ...]:
     """The keys of CALLERS callers besides the one with ``key``."""
     return tuple(f"{key}-{number:02}" for number in range(CALLERS))
+
+
+class InGoogleForm(Struct, frozen=True):
+    """The count of a question's messages as Gemini's counters are asked it: plain text alone."""
+
+    tokens: Tokens
+
+    def __call__(self, asked: bytes) -> int:
+        said = msgspec.json.decode(asked)["messages"]
+        contents = [{"role": one["role"], "parts": [{"text": one["content"]}]} for one in said]
+        return self.tokens(msgspec.json.encode({"contents": contents}))
 
 
 def text(size: int) -> str:

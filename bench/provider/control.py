@@ -4,6 +4,7 @@
     GET    /_sim/requests        the recorded requests, oldest first; ?last=N: the newest N
     DELETE /_sim/requests        forget requests, numbers and behaviours
     GET    /_sim/stats           calls, replies by status, queued behaviours
+    POST   /_sim/token           a token, as Google's token service exchanges them
 
 Requests to /_sim/ are neither recorded nor touched by behaviours. Header values in the list are
 latin-1; a body that is not UTF-8 stands in ``body_base64`` instead of ``body``.
@@ -19,6 +20,12 @@ from bench.provider.exchange import Reply, Request
 from bench.provider.simulation import Simulation
 
 PREFIX = "/_sim/"
+_TOKEN = {
+    "access_token": "ya29.simulated",
+    "expires_in": 3600,
+    "token_type": "Bearer",
+    "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+}
 
 
 def control(simulation: Simulation, request: Request) -> Reply:
@@ -37,6 +44,8 @@ def control(simulation: Simulation, request: Request) -> Reply:
             return _json({})
         case "GET", "/_sim/stats":
             return _json(simulation.stats())
+        case "POST", "/_sim/token":
+            return _json(_TOKEN)
         case method, path:
             return _json({"error": f"{method} {path} steers nothing"}, status=404)
 

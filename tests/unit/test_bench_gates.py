@@ -9,8 +9,8 @@ import pytest
 
 from bench import gates
 from bench.gates import Bar, Bars
-from bench.report import FORMAT, Result, Summary
-from bench.scenarios import SCENARIOS
+from bench.named import ALL
+from bench.report import FORMAT, Result, ServerFacts, Summary
 
 ROOT = Path(__file__).parents[2]
 BARS = ROOT / "bench" / "bars.json"
@@ -34,6 +34,7 @@ def summary(**figures: object) -> Summary:
 
 
 def result(**scenarios: Summary) -> Result:
+    """The server that ``repeat`` asks took 1.5 s to its first answer."""
     return Result(
         format=FORMAT,
         started_at="2026-01-01T00:00:00+00:00",
@@ -41,7 +42,7 @@ def result(**scenarios: Summary) -> Result:
         machine={},
         versions={},
         settings={},
-        servers={},
+        servers={"proxy": ServerFacts(1.5, None)},
         scenarios=scenarios,
         missing={},
         warnings=(),
@@ -76,6 +77,23 @@ def test_processor_time_has_bars_of_its_own() -> None:
     assert not verdict(bar, result(two=measured))
 
 
+@pytest.mark.parametrize(
+    ("figure", "compared_with", "found"),
+    [
+        ("p99", "bare", {"p99_ratios": {"bare": 1.5}}),
+        ("worker_mb", None, {"worker_mb": 1.5}),
+        ("growth_mb_per_min", None, {"growth_mb_per_min": 1.5}),
+        ("first_answer_s", None, {}),
+    ],
+)
+def test_what_should_be_small_has_a_bar_above_it(
+    figure: gates.Figure, compared_with: str | None, found: dict[str, object]
+) -> None:
+    measured = result(repeat=summary(**found))
+    assert verdict(Bar("repeat", compared_with, figure, at_most=1.5), measured, noise=0)
+    assert not verdict(Bar("repeat", compared_with, figure, at_most=1.4), measured, noise=0)
+
+
 def test_what_was_not_measured_is_named_and_nothing_at_all_is_no_pass() -> None:
     bars = Bars(0.1, (Bar("repeat", "bare", at_least=1), Bar("repeat", "nginx", at_least=1)))
     verdicts = gates.judge(result(repeat=summary(ratios={"bare": 2.0})), bars)
@@ -106,7 +124,7 @@ def test_a_bar_that_means_nothing_is_refused(bar: dict[str, object], tmp_path: P
 
 def test_the_committed_bars_are_about_what_is_measured() -> None:
     for bar in gates.read_bars(BARS).bars:
-        scenario = SCENARIOS[bar.scenario]
+        scenario = ALL[bar.scenario]
         assert bar.compared_with is None or bar.compared_with in scenario.compared_with
         assert bar.figure != "added_p50_ms" or scenario.added_to
 

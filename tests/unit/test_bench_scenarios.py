@@ -30,6 +30,9 @@ class CountingProvider:
     def restart(self, delay_s: float) -> None:
         self.delay_s = delay_s
 
+    def behave(self, model: str, *, status: int | None = None, delay_s: float = 0) -> None:
+        self.told = model, status, delay_s
+
     def calls(self) -> int:
         return self._calls
 

@@ -132,6 +132,10 @@ class SimulatedProvider:
         """Questions it has been asked since."""
         return int(self._http.get("/_sim/stats").raise_for_status().json()["calls"])
 
+    def close(self) -> None:
+        """Leave it."""
+        self._http.close()
+
 
 def free_port() -> int:
     """A port that was free a moment ago."""

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from bench.questions import BLANK_BYTES, NONCE_BYTES, Message, Mix, Tokens
-from bench.scenarios import Scenario, Traffic
+from bench.scenarios import COUNT_PATH, Scenario, Traffic
 from bench.slice import Address
 
 BODIES, CALLERS, DRAWS = 1_000, 50, 1 << 16
@@ -145,6 +145,11 @@ def _conversation(caller: int, turns: int) -> Iterator[dict[str, Any]]:
         yield {"role": "user", "content": f"{caller} asks {turn}. {text(400)}"}
         yield {"role": "assistant", "content": text(1_200)}
     yield {"role": "user", "content": "Go on."}
+
+
+def head(at: Address, key: str) -> bytes:
+    """Of a question as most scenarios ask it, up to the value of ``content-length``."""
+    return _head(COUNT_PATH, at, f"x-api-key: {key}")
 
 
 def _head(path: str, at: Address, *fields: str) -> bytes:

@@ -18,8 +18,10 @@ UV_COMPILE := pip compile --no-config --quiet --universal --python-version 3.11 
 .NOTPARALLEL:
 # The tests that start servers, which take a while to be collected too.
 ROOMS := clients e2e faults fuzz live
+# What bench/bars-ci.json judges, and what that is compared with.
+GATES := bare repeat zipf bare-own other-bytes miss-plain-httpx miss
 
-.PHONY: help install run clients test processes faults lint format types floors starts check fuzz soak audit bench peers lock clean
+.PHONY: help install run clients test processes faults lint format types floors starts gates check fuzz soak audit bench peers lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -84,7 +86,10 @@ export NO_SHADOW
 starts: install # sanic hides the true error of a failed import; this shows it
 	$(BIN)/python -c 'import app.main'
 
-check: lint types floors starts faults processes test ## All of the above, as CI runs it
+gates: install ## Measure for a minute what must not become slower, in processor time beside a bare Sanic's
+	$(BIN)/python -m bench --scenario $(GATES) --baseline bench/bars-ci.json $(ARGS)
+
+check: lint types floors starts gates faults processes test ## All of the above, as CI runs it
 
 fuzz: install ## Fuzz what reads a request (ARGS='--count 1000000 --seed 0')
 	$(BIN)/python -m tests.fuzz.reading $(ARGS)

@@ -11,6 +11,7 @@ from bench import gates
 from bench.gates import Bar, Bars
 from bench.named import ALL
 from bench.report import FORMAT, Result, ServerFacts, Summary
+from bench.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 BARS = ROOT / "bench" / "bars.json"
@@ -127,6 +128,18 @@ def test_the_committed_bars_are_about_what_is_measured() -> None:
         scenario = ALL[bar.scenario]
         assert bar.compared_with is None or bar.compared_with in scenario.compared_with
         assert bar.figure != "added_p50_ms" or scenario.added_to
+
+
+def test_make_gates_measures_all_that_its_bars_judge() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    gated = makefile.partition("\nGATES := ")[2].partition("\n")[0].split()
+    bars = gates.read_bars(ROOT / "bench" / "bars-ci.json").bars
+    assert {bar.figure for bar in bars} == {"cpu", "lane_share"}  # no times, of any machine
+    for bar in bars:
+        scenario = SCENARIOS[bar.scenario]
+        assert bar.scenario in gated
+        assert bar.compared_with in {None, *scenario.compared_with}
+        assert bar.compared_with in {None, *gated}
 
 
 def test_two_results_are_compared_worst_first(tmp_path: Path) -> None:

@@ -151,6 +151,22 @@ def test_who_is_to_ask_has_to_be_there(engine: str) -> None:
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize(("bar", "status"), [(0.05, 0), (50.0, 1)])
+def test_a_gate_of_processor_time_shuts_on_real_servers(
+    tmp_path: Path, bar: float, status: int
+) -> None:
+    bars, result = tmp_path / "bars.json", tmp_path / "result.json"
+    one = {"scenario": "repeat", "compared_with": "bare", "figure": "cpu", "at_least": bar}
+    bars.write_bytes(msgspec.json.encode({"noise": 0, "bars": [one]}))
+    done = bench(
+        *("--scenario", "bare", "repeat", "--rounds", "1", "--engine", "own"),
+        *("--baseline", str(bars), "--json", str(result)),
+    )
+    assert done.returncode == status, done.stderr
+    assert f"{'FAIL' if status else 'ok  '} repeat / bare, cpu >= {bar:g}" in done.stdout
+
+
+@pytest.mark.processes
 @pytest.mark.timeout(180)
 def test_the_whole_table(tmp_path: Path) -> None:
     file = tmp_path / "result.json"

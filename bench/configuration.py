@@ -16,8 +16,8 @@ WORKERS = {
     Server.BARE_8: 8,
 }
 """Of the other servers: one."""
-SOAK_ENTRIES = 2_000
-"""Little more than the questions that come again and again."""
+ENTRIES = {Server.SOAK: 2_000, Server.HOST_FILE: 10}
+"""Of a worker's memory, where it is not to be as large as usual: zipf has 1,000 questions."""
 _BEDROCK_MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 _AWS = {
     "aws_region_name": "us-east-1",
@@ -43,7 +43,7 @@ def config(
         "server": {"hit_lane": server is not Server.ORDINARY},
         "cache": {
             "sentinel": {"per_minute": 0},  # how often the provider is asked is checked
-            **({"local": {"max_entries": SOAK_ENTRIES}} if server is Server.SOAK else {}),
+            **({"local": {"max_entries": ENTRIES[server]}} if server in ENTRIES else {}),
         },
         "keys": [{"name": f"caller-{n}", "key": one} for n, one in enumerate(callers)],
     }

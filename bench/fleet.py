@@ -22,6 +22,10 @@ from msgspec import Struct
 LOCAL_ENTRIES = 75_000
 """What two thirds of 64 MiB hold, at 580 bytes each."""
 HOST_ENTRIES = 5_000_000
+"""What 1 GiB holds, at 183 bytes each; a little less, since rows come and go."""
+OWN_US, TIER_US, CALL_US = 30, 500, 1_000
+"""Processor time of a worker for an answer from its own memory, from another tier, from a provider:
+`zipf`, `host-file` and `miss` on the slow machine of docs/performance.md."""
 SINGLE_RANKS, BIN = 1_000, 1.02
 """So many ranks one by one; behind them ranks that differ by at most 2 % are one bin."""
 _STEPS = 200
@@ -57,6 +61,8 @@ class Flow(Struct, frozen=True):
     """Look-ups and landings, one script each."""
     fresh: float
     """Different questions whose count is fresh somewhere: what Redis holds."""
+    cores_of_host: float
+    """How many workers of each host all this keeps busy."""
 
 
 def flow(fleet: Fleet) -> Flow:
@@ -73,8 +79,16 @@ def flow(fleet: Fleet) -> Flow:
         fresh += many * rate * fleet.ttl_s / (1 + rate * fleet.ttl_s)
         if fleet.is_shared:
             redis += many * (_look_ups(rate, fleet, kept_s) + calls)
-    hit_share = 1 - upstream / fleet.rate
-    return Flow(hit_share, min(local / fleet.rate, hit_share), upstream, redis, fresh)
+    local = min(local, fleet.rate - upstream)
+    busy_us = local * OWN_US + (fleet.rate - upstream - local) * TIER_US + upstream * CALL_US
+    return Flow(
+        hit_share=1 - upstream / fleet.rate,
+        local_share=local / fleet.rate,
+        upstream_per_s=upstream,
+        redis_per_s=redis,
+        fresh=fresh,
+        cores_of_host=busy_us / 1e6 / fleet.hosts,
+    )
 
 
 @lru_cache(maxsize=32)

@@ -67,6 +67,13 @@ NAMED = {
         *_faults(),
         *_scale(),
         Scenario(
+            name="host-file",
+            says="zipf, but the worker remembers next to nothing: its host's file answers",
+            server=Server.HOST_FILE,
+            traffic=Traffic.ZIPF,
+            compared_with=("zipf", "miss"),
+        ),
+        Scenario(
             name="million",
             says=f"{MILLION:,} repeats and more: what memory a worker then holds",
             server=Server.MILLION,

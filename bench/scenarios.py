@@ -35,6 +35,8 @@ class Server(StrEnum):
     SOAK = "soak"
     """Has little room in its memory, so that this is full early."""
     MILLION = "million"
+    HOST_FILE = "host-file"
+    """Remembers next to nothing itself."""
     BARE = "bare"
     BARE_8 = "bare-workers-8"
     NGINX = "nginx"

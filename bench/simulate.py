@@ -35,6 +35,7 @@ _HEADINGS = (
     "calls/min, Redis",
     "Redis ops/s",
     "fresh counts",
+    "cores of a host",
 )
 
 
@@ -116,6 +117,7 @@ def table(ttl_s: float, rate_of_host: float) -> Table:
             f"{shared.upstream_per_s * 60:,.0f}",
             f"{shared.redis_per_s:,.0f}",
             f"{shared.fresh:,.0f}",
+            f"{shared.cores_of_host:.1f}",
         )
     return rows
 
@@ -136,7 +138,7 @@ def main(arguments: list[str]) -> None:
     for name, drawn in drawings().items():
         (options.folder / name).write_text(drawn)
         print(f"written to {options.folder / name}")
-    console = Console(width=130)
+    console = Console(width=140)
     for ttl_s, rate_of_host in (
         (HOUR_S, RATE_OF_HOST),
         (DAY_S, RATE_OF_HOST),

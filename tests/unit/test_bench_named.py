@@ -124,7 +124,7 @@ def test_latency_beside_a_fault_is_a_ratio_within_rounds() -> None:
 @pytest.mark.timeout(180)
 def test_each_provider_and_each_fault_through_real_servers(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    names = ("providers", "faults", "soak")
+    names = ("providers", "faults", "host-file", "soak")
     command = [sys.executable, "-m", "bench", "--scenario", *names, "--rounds", "1"]
     short = ["--seconds", "0.3", "--connections", "4", "--soak-s", "3", "--engine", "own"]
     done = subprocess.run(
@@ -137,10 +137,11 @@ def test_each_provider_and_each_fault_through_real_servers(tmp_path: Path) -> No
     )
     assert done.returncode == 0, done.stderr
     measured = msgspec.json.decode(file.read_bytes())["scenarios"]
-    assert set(measured) == {*GROUPS["providers"], *GROUPS["faults"], "soak"}
+    assert set(measured) == {*GROUPS["providers"], *GROUPS["faults"], "host-file", "soak"}
     for name in ("beside-slow", "beside-429"):
         assert measured[name]["ratios"]["beside-well"] > 0
         assert measured[name]["p99_ratios"]["beside-well"] > 0
+    assert measured["host-file"]["lane_share"] < 0.5  # the worker itself remembers too little
     assert len(measured["soak"]["rounds"]) == SOAK_PARTS
     assert "p99 of each part" in done.stdout
     if sys.platform == "linux":

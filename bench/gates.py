@@ -11,7 +11,7 @@ from msgspec import Struct
 from rich.table import Table
 
 from bench.named import ALL
-from bench.report import FORMAT, Result, ServerFacts, Summary
+from bench.report import FORMAT, Result, Summary
 
 Figure = Literal[
     "throughput",
@@ -42,8 +42,18 @@ class Bar(Struct, frozen=True, forbid_unknown_fields=True):
         if (self.compared_with is None) != (self.figure not in get_args(Figure)[:3]):
             raise ValueError("only throughput, cpu and p99 are compared with a scenario")
 
-    def found(self, summary: Summary, server: ServerFacts | None) -> float | None:
+    def found(self, result: Result) -> float | None:
         """The figure, of a scenario or of the server it asks; None where it was not measured."""
+        summary = result.scenarios.get(self.scenario)
+        if summary is None:
+            return None
+        if self.figure == "first_answer_s":
+            scenario = ALL.get(self.scenario)
+            server = result.servers.get(scenario.server) if scenario else None
+            return server.first_answer_s if server else None
+        return self._of(summary)
+
+    def _of(self, summary: Summary) -> float | None:
         match self.figure:
             case "throughput":
                 return summary.ratios.get(self.compared_with or "")
@@ -61,8 +71,7 @@ class Bar(Struct, frozen=True, forbid_unknown_fields=True):
                 return summary.worker_mb
             case "growth_mb_per_min":
                 return summary.growth_mb_per_min
-            case "first_answer_s":
-                return server.first_answer_s if server else None
+        return None
 
     def holds(self, found: float, noise: float) -> bool:
         """Whether a figure passes; shares are given no room for noise."""
@@ -96,9 +105,7 @@ def judge(result: Result, bars: Bars) -> list[Verdict]:
     """Hold a result to its bars. What was not measured passes, and says so."""
     verdicts = []
     for bar in bars.bars:
-        summary = result.scenarios.get(bar.scenario)
-        server = result.servers.get(ALL[bar.scenario].server) if bar.scenario in ALL else None
-        found = bar.found(summary, server) if summary else None
+        found = bar.found(result)
         verdicts.append(Verdict(bar, found, found is None or bar.holds(found, bars.noise)))
     return verdicts
 

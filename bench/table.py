@@ -81,7 +81,7 @@ def footnotes(result: Result) -> list[str]:
                 f"{name}: memory of a worker {growth:+.2f} MB a minute at the end ({sizes});"
                 f" p99 of each part {p99s} ms"
             )
-        elif ALL[name].is_long:
+        elif (scenario := ALL.get(name)) is not None and scenario.is_long:
             asked = sum(part.requests for part in summary.rounds)
             lines.append(f"{name}: {asked:,} requests, then {summary.worker_mb} MB in a worker")
     ceilings = {

@@ -111,7 +111,7 @@ def _share(bar: Bar, found: float) -> float:
 
 def over_time(bar: Bar, results: Sequence[Result]) -> Element | None:
     """One figure in all results, the oldest first; None where it was measured less than twice."""
-    found = [(one, _found(bar, one)) for one in results]
+    found = [(one, bar.found(one)) for one in results]
     measured = [(one, value) for one, value in found if value is not None]
     if len(measured) < 2:
         return None
@@ -129,8 +129,3 @@ def over_time(bar: Bar, results: Sequence[Result]) -> Element | None:
     for (one, _), at, anchor in ((measured[0], LEFT, "start"), (measured[-1], RIGHT, "end")):
         plot.text((at, bottom + 13), f"{one.started_at[:10]} {one.commit[:7]}", anchor, "tick")
     return plot.root
-
-
-def _found(bar: Bar, result: Result) -> float | None:
-    summary = result.scenarios.get(bar.scenario)
-    return bar.found(summary) if summary else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+import msgspec
 import uvloop
 from msgspec import Struct
 from sanic.compat import Header
@@ -17,10 +18,10 @@ from app.keys import Answer, Keys
 from app.lane import HitLane
 from app.question import Question, decode
 from app.workers import Worker
+from bench.configuration import UPSTREAM_MODEL, config
 from bench.questions import Message
-from bench.scenarios import SCENARIOS
+from bench.scenarios import SCENARIOS, Server
 from bench.slice import Address
-from bench.stage import CONFIG, UPSTREAM_KEY, UPSTREAM_MODEL
 from bench.traffic import message
 from cache.tiers import Record, Wanted
 
@@ -80,21 +81,14 @@ class House:
 
     def __init__(self, scratch: Path) -> None:
         """Open them; the host file and the log of counts are in ``scratch``."""
-        config = scratch / "config.yaml"
-        config.write_text(
-            CONFIG.format(
-                model=MODEL,
-                upstream_model=UPSTREAM_MODEL,
-                upstream_key=UPSTREAM_KEY,
-                provider=NOBODY,
-                key=KEY,
-                hit_lane="true",
-            )
-            + f"  - {{name: another, key: {KEY}-00}}\n"
-            + f"telemetry: {{jsonl: {{path: {scratch / 'counts.jsonl'}}}}}\n"
+        file = scratch / "config.yaml"
+        said = config(
+            Server.PROXY, provider=NOBODY, key=KEY, model=MODEL, callers=(f"{KEY}-00",), subject=""
         )
+        said["telemetry"] = {"jsonl": {"path": str(scratch / "counts.jsonl")}}
+        file.write_bytes(msgspec.json.encode(said))
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-        self._runner.run(self._open(str(config)))
+        self._runner.run(self._open(str(file)))
 
     async def _open(self, config: str) -> None:
         self._app = create_app(config)

@@ -62,6 +62,8 @@ class Bench:
         self._missing = dict(missing)
         if nginx.path() is None and "nginx" in options.scenario:
             self._missing["nginx"] = "nginx is not on PATH"
+        if not machine.allow_descriptors(HERD_CONNECTIONS) and "herd" in options.scenario:
+            self._missing["herd"] = "too few descriptors"
         self._chosen = {
             name: scenarios[name] for name in options.scenario if name not in self._missing
         }
@@ -212,7 +214,6 @@ def main() -> None:
     if sys.argv[1:] and sys.argv[1] in _COMMANDS:
         importlib.import_module(_COMMANDS[sys.argv[1]]).main(sys.argv[2:])
         return
-    machine.allow_descriptors(HERD_CONNECTIONS)
     options = parse()
     if options.compare:
         _compare(*options.compare)

@@ -64,15 +64,16 @@ def cpu_s(pid: str) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def allow_descriptors(connections: int) -> None:
-    """Let this process, and those that it starts, have so many connections, as far as it may."""
+def allow_descriptors(connections: int) -> bool:
+    """Let this process, and those that it starts, have so many connections; say whether it may."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     # A server keeps a quarter of its descriptors for providers.
-    wanted = 2 * connections + SPARE_DESCRIPTORS
+    wanted = needed = 2 * connections + SPARE_DESCRIPTORS
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
+        wanted = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted == needed
 
 
 def machine() -> dict[str, Any]:

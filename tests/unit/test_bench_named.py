@@ -63,6 +63,23 @@ def test_what_is_compared_comes_before() -> None:
         assert all(names.index(other) < names.index(name) for other in scenario.compared_with)
 
 
+@pytest.mark.processes
+def test_a_herd_that_has_no_descriptors_is_not_measured_and_fails_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    command = f"{sys.executable} -m bench --scenario herd --rounds 1 --json {file}"
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -n 1024; exec {command}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "not measured: too few descriptors" in done.stdout
+    assert msgspec.json.decode(file.read_bytes())["scenarios"] == {}
+
+
 def test_what_is_asked_beside_is_answered_too(constant: Address) -> None:
     assert play(NAMED["beside-well"], place(constant), HOW).answers > 0
 

@@ -23,7 +23,7 @@ LOCAL_ENTRIES = 75_000
 """What two thirds of 64 MiB hold, at 580 bytes each."""
 HOST_ENTRIES = 5_000_000
 """What 1 GiB holds, at 183 bytes each; a little less, since rows come and go."""
-OWN_US, TIER_US, CALL_US = 30, 500, 1_000
+OWN_US, TIER_US, CALL_US = 30, 250, 800
 """Processor time of a worker for an answer from its own memory, from another tier, from a provider:
 `zipf`, `host-file` and `miss` on the slow machine of docs/performance.md."""
 SINGLE_RANKS, BIN = 1_000, 1.02

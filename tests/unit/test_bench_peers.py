@@ -168,6 +168,9 @@ class Counting:
         assert delay_s == 0
         Remembering.calls = 0
 
+    def behave(self, model: str, *, status: int | None = None, delay_s: float = 0) -> None:
+        """Nothing of this is asked to fail."""
+
     def calls(self) -> int:
         return Remembering.calls
 

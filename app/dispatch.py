@@ -89,7 +89,7 @@ class Dispatcher:
             if chosen is None:
                 break
             done = await self._try(count, chosen, members, tries, journey)
-        return _told(tries, members, journey) or Outcome(error=self._refusal(members))
+        return _told(tries, members, journey) or Outcome(error=self._refusal(members, tries))
 
     async def _ask_as_caller(
         self, count: CountRequest, deployment: Deployment, timeout_s: float, journey: Journey
@@ -201,11 +201,15 @@ class Dispatcher:
         journey.retried = again is not None
         return again
 
-    def _refusal(self, members: list[Deployment]) -> UpstreamError:
-        """Say why nobody was asked: in the words of the one that may be asked first."""
+    def _refusal(self, members: list[Deployment], tries: _Tries) -> UpstreamError:
+        """Say why nobody was asked: in the words of the one that may be asked first.
+
+        It may have opened since: where time is left, what it was closed for is the reason.
+        """
+        if time.monotonic() >= tries.until:
+            return TOO_LATE
         states = [self._deployments.of(one) for one in members]
-        first = min(states, key=lambda one: one.closed_s)
-        return first.refusal() if first.closed_s else TOO_LATE
+        return min(states, key=lambda one: one.closed_s).refusal()
 
 
 def _left_s(until: float) -> float:

@@ -218,3 +218,23 @@ def test_one_that_is_late_though_it_had_its_time_is_left_alone() -> None:
     _, states = dispatched(script, A, timeout_s=0.1, times=2 * Limits().breaker_failures)
     assert len(script.asked) == Limits().breaker_failures
     assert states.of(A).closed_s
+
+
+def test_one_that_opens_while_it_is_refused_is_refused_for_its_true_reason() -> None:
+    limited = UpstreamError(429, "rate_limit_error", "", "status 429", 429)
+    script, now = Script(a=[limited]), [1000.0]
+
+    def clock() -> float:
+        now[0] += 0.01  # each look is a little later
+        return now[0]
+
+    states = Deployments((A,), Limits(cooldown_max_s=0.05), clock)
+    leader: Any = script
+    dispatcher = Dispatcher(leader, states, Queue(0.0), chance=lambda: 0.0)
+
+    async def ask() -> Outcome:
+        return await dispatcher.ask(ASKED, Pool((A,)), 5.0, Journey(), as_caller=False)
+
+    statuses = {outcome.error.status for _ in range(20) if (outcome := asyncio.run(ask())).error}
+    assert statuses == {429}
+    assert len(script.asked) < 20

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
@@ -129,6 +130,15 @@ class Connection:
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
+
+    def end(self) -> None:
+        """Say that nothing more is sent; what comes is still read."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Leave at once, and let the other side know."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
 
     def read(self, *, to_head: bool = False) -> httpx.Response:
         """Read one response; one to HEAD has no body."""

@@ -1,6 +1,7 @@
 """The lane and the ordinary way: the same bytes, events and metrics for the same traffic."""
 
 import contextlib
+import os
 import random
 import re
 import select
@@ -9,14 +10,26 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from bench.provider import SimulatedProvider
-from tests.e2e.exchange import anthropic, model_list
-from tests.e2e.traffic import END_USER_HEADER, OTHER_KEY, Client, bodies, conversation
+from tests.e2e.exchange import FAILURES_STAND_ALONE, anthropic, model_list
+from tests.e2e.traffic import (
+    END_USER_HEADER,
+    ENDED,
+    FAILING,
+    FAILURES,
+    HANGS_S,
+    OTHER_KEY,
+    Client,
+    bodies,
+    conversation,
+)
 from tests.server import Tallygate
 
 Start = Callable[..., Tallygate]
-CONVERSATIONS, MANY = 400, 60
+SEED, CONVERSATIONS = int(os.environ.get("SEED", "3")), int(os.environ.get("CONVERSATIONS", "400"))
+MANY = 60
 COUNTED_HITS = 'tallygate_counts_total.*source="cache"'
 PAUSE_S = 0.01
 """For an answer, where the piece was a whole request."""
@@ -49,6 +62,8 @@ def config(provider: SimulatedProvider, **server: Any) -> dict[str, Any]:
                     "api_key": "AIza-upstream",
                 },
                 "only-for-others": anthropic("claude-two", base),
+                f"{FAILING}/*": anthropic("*", base),
+                f"{FAILING}/hangs": anthropic("hangs", base, timeout=HANGS_S),
             }
         ),
         "general_settings": {
@@ -56,7 +71,14 @@ def config(provider: SimulatedProvider, **server: Any) -> dict[str, Any]:
                 {"header_name": END_USER_HEADER, "litellm_user_role": "customer"}
             ]
         },
-        "keys": [{"name": "other", "key": OTHER_KEY, "models": ["claude-3-5-sonnet", "wild/*"]}],
+        "keys": [
+            {
+                "name": "other",
+                "key": OTHER_KEY,
+                "models": ["claude-3-5-sonnet", "wild/*", f"{FAILING}/*"],
+            }
+        ],
+        "limits": FAILURES_STAND_ALONE,
         "telemetry": {"hit_records_per_s": 1_000_000},
         "server": server,
     }
@@ -70,6 +92,9 @@ def say(server: Tallygate, pieces: list[bytes]) -> bytes:
         contextlib.suppress(BrokenPipeError, ConnectionResetError),  # a refusal has ended it
     ):
         for piece in pieces:
+            if piece == ENDED:
+                sock.shutdown(socket.SHUT_WR)
+                continue
             sock.sendall(piece)
             if select.select([sock], [], [], PAUSE_S)[0]:
                 heard += sock.recv(65_536)
@@ -90,11 +115,18 @@ def events(server: Tallygate) -> list[dict[str, Any]]:
     return [{name: line[name] for name in line if name not in OWN} for line in lines]
 
 
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("delay_s", [0, 0.02])
 def test_lane_on_and_off_are_the_same_but_for_speed(
-    start: Start, provider: SimulatedProvider
+    start: Start, provider: SimulatedProvider, delay_s: float
 ) -> None:
+    """With a provider that is slow most of what comes meets a question that is out."""
     with_lane, without = start(config(provider)), start(config(provider, hit_lane=False))
-    dice = random.Random(3)
+    dice = random.Random(SEED)
+    for model, behaviour in FAILURES.items():
+        provider.behave(model=model, **behaviour)
+    if delay_s:
+        provider.behave(delay_s=delay_s)
     stock, clients = bodies(dice, 12), [Client(dice) for _ in range(16)]
     for turn in range(CONVERSATIONS):
         pieces = conversation(dice, dice.choice(clients), stock)

@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 from uuid import UUID
 
 from tests.server import KEY
@@ -10,10 +11,46 @@ from tests.server import KEY
 OTHER_KEY, WRONG_KEY = "sk-other-0123456789", "sk-wrong-0123456789"
 END_USER_HEADER = "x-our-user"
 MODELS = ("claude-3-5-sonnet", "wild/claude-of-today", "gemini")
+ENDED = b""
+"""The end of one's own side of a connection: nothing more is sent, but all is still read."""
 GOODBYE = b"GET /health/liveliness HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
 
 Dice = random.Random
 Field = tuple[str, str]
+
+
+FAILURES: dict[str, dict[str, Any]] = {
+    **{f"says-{status}": {"status": status} for status in (400, 401, 403, 404, 409, 412, 413)},
+    **{f"says-{status}": {"status": status} for status in (422, 429, 500, 503, 504, 529)},
+    "limits": {"status": 429, "headers": {"retry-after": "7", "retry-after-ms": "6500"}},
+    "limits-oddly": {"status": 429, "headers": {"retry-after": "soon", "x-should-retry": "\xe9"}},
+    "explains": {
+        "status": 400,
+        "body": {
+            "type": "error",
+            "error": {"type": "made_up", "message": "\u2603 \u0085", "details": {"a": [1]}},
+            "request_id": "req_abc",
+        },
+    },
+    "knows-no-model": {
+        "status": 404,
+        "body": {"type": "error", "error": {"type": "not_found_error", "message": "model: x"}},
+    },
+    "counts-nothing": {"body": {"input_tokens": 0}},
+    "counts-text": {"body": {"input_tokens": "7"}},
+    "counts-twice": {"body": '{"input_tokens":1,"input_tokens":2}'},
+    "adds": {"body": {"input_tokens": 7, "context_management": {"original_input_tokens": 9}}},
+    "adds-much": {"body": {"input_tokens": 7, "more": "x" * 70_000}},
+    "is-a-page": {"body": "<html>", "headers": {"content-type": "text/html"}},
+    "redirects": {"status": 302, "headers": {"location": "/"}},
+    "is-slow": {"delay_s": 0.03},
+    "is-cut": {"truncate_bytes": -3},
+    "is-garbage": {"raw": "\x00\xff"},
+    "resets": {"reset": True},
+    "hangs": {"hang": True},
+}
+"""What a provider does that is asked about a model of this name."""
+FAILING, HANGS_S = "failing", 0.2
 
 
 def bodies(dice: Dice, count: int) -> list[bytes]:
@@ -21,9 +58,17 @@ def bodies(dice: Dice, count: int) -> list[bytes]:
     return [_good(dice) if dice.random() < 5 / 6 else _bad(dice) for _ in range(count)]
 
 
+def failing(dice: Dice) -> bytes:
+    """Make a question that its provider answers in its own way."""
+    content = _text(dice, dice.choice((1, 20, 3_000, 9_000)))
+    model = f"{FAILING}/{dice.choice((*FAILURES,))}"
+    messages = [{"role": "user", "content": content}]
+    return json.dumps({"model": model, "messages": messages}).encode()
+
+
 def _good(dice: Dice) -> bytes:
     # Some are larger than what a socket is read in at a time.
-    length = dice.choice((1, 20, 300, 3_000, 6_000, 30_000, 70_000, 200_000))
+    length = dice.choice((1, 20, 300, 1_700, 3_700, 6_000, 7_900, 30_000, 70_000, 200_000))
     asked: dict[str, object] = {
         "model": dice.choice(MODELS),
         "messages": [{"role": "user", "content": _text(dice, length)}],
@@ -211,10 +256,23 @@ ODD: tuple[Odd, ...] = (
 
 
 def conversation(dice: Dice, client: Client, stock: list[bytes]) -> list[bytes]:
-    """Write what one connection sends, in the pieces in which it leaves; it ends with GOODBYE."""
-    sent = [client.request(dice.choice(stock)) for _ in range(dice.randrange(1, 7))]
+    """Write what one connection sends, in the pieces in which it leaves.
+
+    It ends with GOODBYE, or with ENDED where no answer is waited for longer than that allows.
+    """
+    asked = [_asked(dice, stock) for _ in range(dice.randrange(1, 7))]
+    sent = [client.request(body) for body in asked]
     if dice.random() < 0.4:  # pipelined, or cut anywhere
         whole = b"".join(sent)
-        cuts = sorted(dice.sample(range(len(whole)), min(3, len(whole))))
+        cuts = sorted(dice.sample(range(len(whole)), min(dice.randrange(4), len(whole))))
         sent = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    return [piece for piece in sent if piece] + [GOODBYE]
+    hangs = any(b"/hangs" in body for body in asked)
+    end = ENDED if dice.random() < 0.3 and not hangs else GOODBYE
+    return [*(piece for piece in sent if piece), end]
+
+
+def _asked(dice: Dice, stock: list[bytes]) -> bytes:
+    """Choose what is known, what fails, or what nobody has asked."""
+    if dice.random() < 0.7:
+        return dice.choice(stock)
+    return failing(dice) if dice.random() < 0.5 else _good(dice)

@@ -5,6 +5,7 @@ taken apart again, a call takes five times as long (docs/decisions/0001-dependen
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -170,5 +171,16 @@ async def _read(response: Response) -> UpstreamReply:
         body += chunk
         if len(body) > MAX_REPLY_BYTES:
             raise UnusableReplyError("a reply larger than a count can be")
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return UpstreamReply(response.status, headers, bytes(body))
+    return UpstreamReply(response.status, _headers(response), bytes(body))
+
+
+def _headers(response: Response) -> dict[str, str]:
+    """Read the headers, but for those that HTTP allows and that are no text."""
+    try:
+        return {name.lower(): value for name, value in response.headers.items()}
+    except ValueError:
+        found = {}
+        for name in response.headers.keys():  # noqa: SIM118 -- a map of values that may fail
+            with contextlib.suppress(ValueError):
+                found[name.lower()] = response.headers.getall(name)[-1]
+        return found

@@ -299,7 +299,13 @@ def in_chunks(received: Received) -> Script:
     return (CHUNKED + chunks + b"0\r\nx-trailer: 1\r\n\r\n",)
 
 
+def with_a_header_that_is_no_text(received: Received) -> Script:
+    body = _bytes(truly(received)).partition(b"\r\n\r\n")[2]
+    return (reply(body, b"server: caf\xe9", b"content-type: application/json"),)
+
+
 UNUSUAL: dict[str, Any] = {
+    "a header that is no text": with_a_header_that_is_no_text,
     "100": interim("100 Continue"),
     "103": interim("103 Early Hints\r\nlink: </x>; rel=preload"),
     "closed each time": closing,

@@ -27,7 +27,7 @@ from tests.server import KEY, Tallygate
 
 Start = Callable[..., Tallygate]
 SLOW_S, SHORT_S = 0.3, 0.05
-ROUNDS = 30
+MANY, ROUNDS = 150, 30
 LIMITED_KEY = "sk-limited-0123456789"
 
 
@@ -91,8 +91,8 @@ def test_what_comes_behind_a_question_waits_for_its_answer(
     """Known and unknown questions, more than is kept, and at last what is no request."""
     known, asked = question(), []
     counted(server.count(known))
-    for number in range(60):
-        asked += [question(system="x" * 100 * number), known]
+    for number in range(MANY):
+        asked += [question(system="x" * (5_000 + number)), known]
     with opened(server) as one:
         provider.behave(delay_s=SLOW_S, times=1)
         one.send(b"".join(map(written, asked)) + b"GARBAGE\r\n\r\n")
@@ -101,7 +101,7 @@ def test_what_comes_behind_a_question_waits_for_its_answer(
         assert one.ends()
     assert [counted(answer) for answer in answers] == [count_tokens(body) for body in asked]
     sources = [answer.headers["x-tallygate-source"] for answer in answers]
-    assert sources == ["live", "cache"] * 60
+    assert sources == ["live", "cache"] * MANY
 
 
 def test_a_client_that_leaves_is_told_of_once_and_its_question_is_answered(
@@ -200,3 +200,24 @@ def test_what_the_operator_must_mend_is_told_to_callers_on_this_machine(server: 
                 answer = one.read()
                 assert ("NOT_SET_HERE" in refused(answer, 502, "api_error")) is is_told
                 assert answer.headers["x-request-id"] == "mine"
+
+
+def test_what_is_known_by_all_its_bytes_ends_with_its_generation(
+    start: Start, provider: SimulatedProvider
+) -> None:
+    """One question is found to be counted otherwise: the model's others are asked anew."""
+    server = start(config(provider))
+    bodies = [question(), question()]
+    with opened(server) as one:
+        for body in bodies * 4:
+            one.send(written(body))
+            assert counted(one.read()) == count_tokens(body)
+        provider.behave(body={"input_tokens": 7})
+        one.send(written(bodies[0], ("cache-control", "no-cache")))
+        assert counted(one.read()) == 7
+        for body, source in zip(bodies * 2, ("cache", "live", "cache", "cache"), strict=True):
+            one.send(written(body))
+            answer = one.read()
+            assert counted(answer) == 7
+            assert answer.headers["x-tallygate-source"] == source
+    assert server.metrics()["tallygate_lane_hits_total"] > len(bodies)

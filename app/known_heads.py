@@ -159,7 +159,8 @@ class KnownHeads:
         stays = all(one.lower() == "keep-alive" for one in headers.getall("connection", ()))
         if asked is None or route is None or not stays or head.expects_continue:
             return NOT_OURS
-        if len(headers.getall("x-request-id", ())) > 1:  # the first counts, and may be literal here
+        # The first of several counts, and may be literal here.
+        if any(len(headers.getall(name, ())) > 1 for name in ("x-request-id", "traceparent")):
             return NOT_OURS
         if any(name in headers for name in self._telling):
             return NOT_OURS

@@ -211,6 +211,12 @@ def _length(write: Callable[[int], str]) -> Odd:
     )
 
 
+def _traced_twice(line: str, fields: list[Field], body: bytes) -> tuple[str, list[Field], bytes]:
+    """The first is no trace, and the second would be one."""
+    second = ("traceparent", f"00-{'1' * 32}-{'2' * 16}-01")
+    return line, [("traceparent", "a\tb"), second, *fields], body
+
+
 def _in_capitals(line: str, fields: list[Field], body: bytes) -> tuple[str, list[Field], bytes]:
     return line, [(name.upper(), value) for name, value in fields], body
 
@@ -236,6 +242,7 @@ ODD: tuple[Odd, ...] = (
     _length(lambda size: f"{size}, {size}"),
     _length(lambda size: f"{size:020}1"),
     _in_capitals,
+    _traced_twice,
     _with(("x-request-id", "one"), ("x-request-id", "two")),
     _with(("traceparent", "a\tb")),
     _with(("tracestate", "content-length: 4")),

@@ -81,3 +81,14 @@ def test_a_trace_is_told_of_where_it_is_one(heads: KnownHeads) -> None:
         assert begun is not None
         assert begun.traceparent == taken
         assert not begun.is_plain
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "traceparent"])
+@pytest.mark.parametrize("first", ["one", "a\tb", "é"])
+def test_which_of_several_counts_is_for_the_ordinary_way_to_say(
+    heads: KnownHeads, name: str, first: str
+) -> None:
+    """The first does, also where it is none that is cut out."""
+    second = f"00-{'a' * 32}-{'b' * 16}-01"
+    asked = head(LINE, "content-length: 7", f"{name}: {first}", f"{name}: {second}")
+    assert heads.understand(asked) is None

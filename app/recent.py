@@ -31,9 +31,10 @@ class Recent(Generic[Learned]):
 
     def put(self, key: bytes, learned: Learned) -> Learned:
         """Remember, and return it; None cannot be told from nothing."""
-        size_bytes = len(key)
-        if len(self._young) >= self._half or self._young_bytes + size_bytes > self._half_bytes:
-            self._old, self._young, self._young_bytes = self._young, {}, 0
-        self._young_bytes += size_bytes
+        if key not in self._young:
+            size_bytes = len(key)
+            if len(self._young) >= self._half or self._young_bytes + size_bytes > self._half_bytes:
+                self._old, self._young, self._young_bytes = self._young, {}, 0
+            self._young_bytes += size_bytes
         self._young[key] = learned
         return learned

@@ -14,17 +14,8 @@ import pytest
 
 from bench.provider import SimulatedProvider
 from tests.e2e.exchange import FAILURES_STAND_ALONE, anthropic, model_list
-from tests.e2e.traffic import (
-    END_USER_HEADER,
-    ENDED,
-    FAILING,
-    FAILURES,
-    HANGS_S,
-    OTHER_KEY,
-    Client,
-    bodies,
-    conversation,
-)
+from tests.e2e.failures import FAILING, FAILURES, HANGS_S
+from tests.e2e.traffic import END_USER_HEADER, ENDED, OTHER_KEY, Client, bodies, conversation
 from tests.server import Tallygate
 
 Start = Callable[..., Tallygate]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cache._host_file import PAGE_BYTES, RAISE_GENERATION, HostFile
+from cache._host_put import Row
 from cache._host_writer import HostWriter, Job, Outcome
 from cache._private import HostFileError
 from cache.generations import is_generation, latest_generation
@@ -25,12 +26,6 @@ DELETE_WAIT_S = 30.0
 ENTRY_OVERHEAD_BYTES = 64
 
 LOOK_UP = "SELECT CAST(value AS BLOB) FROM counts WHERE key = ? AND expires_s > ?"
-_ORDER = f"substr({{}}.value, {ORDER.start + 1}, {ORDER.stop - ORDER.start})"
-PUT = f"""
-INSERT INTO counts (key, value, expires_s) VALUES (?1, ?2, ?3) ON CONFLICT (key)
-DO UPDATE SET value = excluded.value, expires_s = excluded.expires_s
-WHERE {_ORDER.format("excluded")} >= {_ORDER.format("counts")} OR counts.expires_s <= ?4
-"""  # noqa: S608 -- made of two integers
 DELETE = "DELETE FROM counts WHERE key = ?"
 _ITEMS = """
 SELECT id, CAST(key AS BLOB), CAST(value AS BLOB), CAST(expires_s AS INTEGER) FROM counts
@@ -115,9 +110,10 @@ class HostStore:
         ``after`` is told whether it was committed (an older value than the stored one counts as
         committed): in the writer's thread, or here when it is dropped. Never raises.
         """
-        row = (key, value, self._expires_s(ttl_s), self._wall_clock())
+        row = Row(key, value, self._expires_s(ttl_s), self._wall_clock())
         done = None if after is None else _tell(after)
-        return self._submit(lambda file: file.execute(PUT, row).rowcount, row, done)
+        size_bytes = len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+        return self._writer.submit(Job(row, size_bytes, done))
 
     def delete_soon(self, key: bytes) -> bool:
         """Queue a deletion; False when it is dropped at once."""

@@ -14,10 +14,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from itertools import groupby
 from typing import NamedTuple
 
 from cache._host_bounds import bound_log, make_room
 from cache._host_file import PAGE_BYTES, HostFile
+from cache._host_put import Row, put
 from cache._private import HostFileError
 from cache._sqlite import POLL_S, FileBusyError, code_of, is_busy, is_corrupt, transaction
 
@@ -26,7 +29,7 @@ QUEUE_BYTES = 16 * 2**20
 BATCH_ENTRIES = 500
 BATCH_BYTES = 2**18
 BATCH_S = 0.02
-URGENT_S = 0.002
+URGENT_S = 0.01
 """Between two transactions, though somebody may wait for the second: one for each write would take
 as long as asking the provider. After a pause the first is not held up."""
 WATCH_S = 1.0
@@ -39,9 +42,10 @@ Outcome = int | Exception
 
 
 class Job(NamedTuple):
-    """One write. ``run`` returns the number of rows it changed; ``done`` must not block."""
+    """One write. ``run`` returns how many rows it changed; ``done`` must not block."""
 
-    run: Callable[[sqlite3.Connection], int]
+    run: Callable[[sqlite3.Connection], int] | Row
+    """What to do; a row is put."""
     size_bytes: int = 0
     done: Callable[[Outcome], None] | None = None
 
@@ -246,14 +250,14 @@ class HostWriter:
         make_room(self._file, writer, need)
         try:
             with transaction(writer):
-                return [_run(job, writer) for job in batch]
+                return _run(batch, writer)
         except sqlite3.Error as error:
             if code_of(error) != sqlite3.SQLITE_FULL:
                 raise
         # Other processes were faster to fill what was free; or else the disk is full.
         make_room(self._file, writer, 2 * need)
         with transaction(writer):
-            return [_run(job, writer) for job in batch]
+            return _run(batch, writer)
 
     def _fail(self, batch: list[Job], error: Exception) -> None:
         for job in batch:
@@ -271,8 +275,20 @@ class HostWriter:
                 self.errors += 1
 
 
-def _run(job: Job, writer: sqlite3.Connection) -> Outcome:
+def _run(batch: list[Job], writer: sqlite3.Connection) -> list[Outcome]:
+    """Do what is to be done in its order, rows that follow each other at once."""
+    outcomes: list[Outcome] = []
+    for are_rows, jobs in groupby(batch, lambda job: isinstance(job.run, Row)):
+        if are_rows:
+            rows = [job.run for job in jobs if isinstance(job.run, Row)]
+            outcomes += [_done(partial(put, rows), writer)] * len(rows)
+        else:
+            outcomes += [_done(job.run, writer) for job in jobs if not isinstance(job.run, Row)]
+    return outcomes
+
+
+def _done(run: Callable[[sqlite3.Connection], int], writer: sqlite3.Connection) -> Outcome:
     try:
-        return job.run(writer)
+        return run(writer)
     except (TypeError, ValueError, OverflowError) as error:
         return error

@@ -14,7 +14,8 @@ from typing import Any
 from aiocache.base import BaseCache
 from aiocache.serializers import NullSerializer
 
-from cache._host_store import DELETE, LOOK_UP, NEVER_S, PUT, HostStore, rows_of
+from cache._host_put import Row, put
+from cache._host_store import DELETE, LOOK_UP, NEVER_S, HostStore, rows_of
 from cache._host_writer import Outcome
 from cache._private import HostFileError
 
@@ -84,21 +85,20 @@ class HostCache(HostStore, BaseCache):  # type: ignore[misc] # aiocache ships no
     async def _set(
         self, key: bytes, value: Any, ttl: float | None, _cas_token: Any = None, _conn: Any = None
     ) -> bool | int:
-        row: tuple[Any, ...]
-        row = (key, _bytes(value), self._expires_s(ttl or None), self._wall_clock())
+        row = Row(key, _bytes(value), self._expires_s(ttl or None), self._wall_clock())
         if _cas_token is None:
-            await self._do(lambda file: file.execute(PUT, row).rowcount, *row[:2])
+            await self._do(lambda file: put([row], file), *row[:2])
             return True
-        row = (*row, _bytes(_cas_token))
-        return await self._do(lambda file: file.execute(_SWAP, row).rowcount, *row[:2])
+        swap = (*row, _bytes(_cas_token))
+        return await self._do(lambda file: file.execute(_SWAP, swap).rowcount, *row[:2])
 
     async def _multi_set(
         self, pairs: Iterable[tuple[bytes, Any]], ttl: float | None, _conn: Any = None
     ) -> None:
         expires_s, now_s = self._expires_s(ttl or None), self._wall_clock()
-        rows = [(key, _bytes(value), expires_s, now_s) for key, value in pairs]
+        rows = [Row(key, _bytes(value), expires_s, now_s) for key, value in pairs]
         parts = [part for row in rows for part in row[:2]]
-        await self._do(lambda file: file.executemany(PUT, rows).rowcount, *parts)
+        await self._do(lambda file: put(rows, file), *parts)
 
     async def _add(self, key: bytes, value: Any, ttl: float | None, _conn: Any = None) -> None:
         row = (key, _bytes(value), self._expires_s(ttl or None), self._wall_clock())

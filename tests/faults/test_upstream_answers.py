@@ -301,7 +301,7 @@ def in_chunks(received: Received) -> Script:
 
 def with_a_header_that_is_no_text(received: Received) -> Script:
     body = _bytes(truly(received)).partition(b"\r\n\r\n")[2]
-    return (reply(body, b"server: Apach\xe9", b"content-type: application/json"),)
+    return (reply(body, b"server: n\xe9 en 2026", b"content-type: application/json"),)
 
 
 UNUSUAL: dict[str, Any] = {

@@ -107,7 +107,8 @@ class HitLane:
         seconds = now_s - started_s
         worker.metrics.add(ready.series, seconds)
         if worker.sampling.takes(now_s):
-            worker.telemetry.record(_event(begun, ready, request_id, seconds))
+            every = worker.sampling.every
+            worker.telemetry.record(_event(begun, ready, request_id, seconds, every))
         if now_s >= worker.sentinel.next_s and worker.sentinel.wants(ready.answer, now_s):
             known = begun.known
             worker.sentinel.recount(lambda: _read(pieces, known), known.caller, ready.answer)
@@ -145,7 +146,7 @@ def _read(pieces: Sequence[bytes], known: Known) -> Question:
     return decode_after(known.said, raw[raw.index(END) + len(END) :], known.query)
 
 
-def _event(begun: Begun, ready: Ready, request_id: str, seconds: float) -> CountEvent:
+def _event(begun: Begun, ready: Ready, request_id: str, seconds: float, one_of: int) -> CountEvent:
     known, repeat, record = begun.known, ready.repeat, ready.record
     deployment = repeat.deployment
     return CountEvent(
@@ -169,4 +170,5 @@ def _event(begun: Begun, ready: Ready, request_id: str, seconds: float) -> Count
         client_request_id=begun.echo,
         user_agent=known.user_agent,
         traceparent=begun.traceparent,
+        one_of=one_of,
     )

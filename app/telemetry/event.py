@@ -43,6 +43,8 @@ class CountEvent(Struct, frozen=True, omit_defaults=True, gc=False):
     client_request_id: str = ""
     user_agent: str = ""
     dropped: tuple[str, ...] = ()
+    one_of: int = 1
+    """Of how many hits this is the one that is told of by itself."""
     traceparent: str = ""
     """The caller's own trace, in W3C's form."""
 

@@ -149,6 +149,7 @@ def _server_attributes(event: CountEvent, pseudonym_key: bytes | None) -> Attrib
             "tallygate.caller": event.caller,
             "tallygate.tier": event.tier,
             "tallygate.reason": event.reason,
+            "tallygate.one_of": event.one_of if event.one_of > 1 else 0,
         }
     )
 

@@ -3,6 +3,8 @@
 import time
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from app.log import logger
 from app.telemetry.event import CountEvent
 from app.telemetry.metrics import Metrics
@@ -17,25 +19,38 @@ class Sink(Protocol):
 
 
 class Sampling:
-    """Lets so many hits a second be told one by one, and counts those that are left out."""
+    """Lets one in so many hits be told by itself, some ``per_s`` a second; counts the others.
 
-    __slots__ = ("_ends_s", "_left", "_per_s", "left_out")
+    How many a record stands for, ``every``, follows what came in the second before, and grows at
+    once when more come than that. So at most some twenty records more than ``per_s`` are told.
+    """
 
-    def __init__(self, hit_records_per_s: int) -> None:
-        self._per_s = hit_records_per_s
-        self._left = 0
+    __slots__ = ("_ends_s", "_per_s", "_seen", "_taken", "every", "left_out")
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
         self._ends_s = 0.0
+        self._seen = self._taken = 0
+        self.every = 1
         self.left_out = 0
 
     def takes(self, now_s: float) -> bool:
         """Say whether a hit at ``now_s``, on one monotonic clock, is told by itself."""
         if now_s >= self._ends_s:
-            self._ends_s, self._left = now_s + 1.0, self._per_s
-        if self._left:
-            self._left -= 1
-            return True
-        self.left_out += 1
-        return False
+            self._begin(now_s)
+        self._seen += 1
+        if self._taken >= self._per_s and not self._seen % self.every:
+            self.every *= 2
+        if self._seen % self.every or not self._per_s:
+            self.left_out += 1
+            return False
+        self._taken += 1
+        return True
+
+    def _begin(self, now_s: float) -> None:
+        self.every = max(-(-self._seen // max(self._per_s, 1)), 1)
+        self._ends_s = now_s + 1.0
+        self._seen = self._taken = 0
 
 
 class Telemetry:
@@ -53,8 +68,10 @@ class Telemetry:
     def emit(self, event: CountEvent) -> None:
         """Tell of one count."""
         self._metrics.emit(event)
-        if event.source != "cache" or self._sampling.takes(time.monotonic()):
+        if event.source != "cache":
             self.record(event)
+        elif self._sampling.takes(time.monotonic()):
+            self.record(replace(event, one_of=self._sampling.every))
 
     def record(self, event: CountEvent) -> None:
         """Tell the sinks of a count that the metrics have: no event is made of most hits."""

@@ -175,6 +175,22 @@ def _check_host(source: Source, cache: Cache) -> None:
         raise source.error(("cache", "host", "path"), "must name a file")
 
 
+_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+_is_field_value = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?").fullmatch
+_is_host = re.compile(r"[A-Za-z0-9._:\-]+").fullmatch
+
+
+def _is_address(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = address.isascii() and address.isprintable() and " " not in address
+    is_http = parts.scheme in {"http", "https"} and port != 0
+    return plain and is_http and bool(_is_host(parts.hostname or ""))
+
+
 def _check_receivers(source: Source, telemetry: Telemetry) -> None:
     """Refuse what can never be posted to or signed with."""
     webhook = telemetry.webhook
@@ -183,9 +199,14 @@ def _check_receivers(source: Source, telemetry: Telemetry) -> None:
         ("otlp", "endpoint"): telemetry.otlp.endpoint,
     }
     for path, address in addresses.items():
-        parts = urlsplit(address or "http://none")
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if address and not _is_address(address):
             raise source.error(("telemetry", *path), "must be an http or https URL")
+    if urlsplit(telemetry.otlp.endpoint or "").query:
+        raise source.error(("telemetry", "otlp", "endpoint"), "must have no query")
+    for name, value in telemetry.otlp.headers.items():
+        if not _is_token(name) or not _is_field_value(value.reveal()):
+            message = "must be a header's name, and printable ASCII: no line end"
+            raise source.error(("telemetry", "otlp", "headers", name), message)
     try:
         webhook.signing_key()
     except ValueError as error:

@@ -106,9 +106,8 @@ class HitLane:
         now_s = time.monotonic()
         seconds = now_s - started_s
         worker.metrics.add(ready.series, seconds)
-        if worker.sampling.takes(now_s):
-            every = worker.sampling.every
-            worker.telemetry.record(_event(begun, ready, request_id, seconds, every))
+        if one_of := worker.sampling.takes(now_s):
+            worker.telemetry.record(_event(begun, ready, request_id, seconds, one_of))
         if now_s >= worker.sentinel.next_s and worker.sentinel.wants(ready.answer, now_s):
             known = begun.known
             worker.sentinel.recount(lambda: _read(pieces, known), known.caller, ready.answer)

@@ -41,11 +41,14 @@ def event_of(
     status = OK if answer else error.status if error else CLIENT_CLOSED
     dropped = answer.record.dropped.decode() if answer else ""
     deployment = answer.deployment if answer else journey.deployment
+    now_s, asked_at = time.monotonic(), journey.asked_at
+    # Of a call that this caller has not waited for: as long as it has.
+    out_ms = (now_s - asked_at) * 1000 if asked_at and not journey.upstream_ms else 0.0
     return CountEvent(
         time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time
         request_id=asker.request_id,
         status=status,
-        duration_ms=(time.monotonic() - started_s) * 1000,
+        duration_ms=(now_s - started_s) * 1000,
         route=asker.route,
         source=answer.source if answer else "",
         tier=answer.tier if answer else "",
@@ -60,8 +63,8 @@ def event_of(
         upstream_model=deployment.endpoint.upstream_model if deployment else "",
         deployment=deployment.name if deployment else "",
         body_bytes=asker.body_bytes,
-        upstream_ms=journey.upstream_ms,
-        upstream_from_ms=(journey.asked_at - started_s) * 1000 if journey.asked_at else 0.0,
+        upstream_ms=journey.upstream_ms or out_ms,
+        upstream_from_ms=(asked_at - started_s) * 1000 if asked_at else 0.0,
         upstream_calls=journey.upstream_calls,
         budget_wait_ms=journey.budget_wait_ms,
         dropped=tuple(dropped.split(",")) if dropped else (),

@@ -208,7 +208,7 @@ class Worker:
         await self.tiers.close()
         await self.credentials.close()
         await self.upstream.close()
-        self.telemetry.close()
+        await asyncio.to_thread(self.telemetry.close)
 
 
 class Room(Struct, frozen=True):

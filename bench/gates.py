@@ -91,6 +91,8 @@ class Bars(Struct, frozen=True, forbid_unknown_fields=True):
 
     noise: float
     bars: tuple[Bar, ...]
+    must_measure: bool = False
+    """What was not measured does not pass."""
 
 
 class Verdict(Struct, frozen=True):
@@ -102,11 +104,12 @@ class Verdict(Struct, frozen=True):
 
 
 def judge(result: Result, bars: Bars) -> list[Verdict]:
-    """Hold a result to its bars. What was not measured passes, and says so."""
+    """Hold a result to its bars. What was not measured says so; it passes where it may."""
     verdicts = []
     for bar in bars.bars:
         found = bar.found(result)
-        verdicts.append(Verdict(bar, found, found is None or bar.holds(found, bars.noise)))
+        holds = not bars.must_measure if found is None else bar.holds(found, bars.noise)
+        verdicts.append(Verdict(bar, found, holds))
     return verdicts
 
 
@@ -115,7 +118,8 @@ def verdict_lines(verdicts: list[Verdict], noise: float) -> list[str]:
     lines = [f"bars (ratios and times may miss theirs by {noise:.0%}):"]
     for verdict in verdicts:
         if verdict.found is None:
-            lines.append(f"  ?    {verdict.bar}: not measured")
+            mark = "?   " if verdict.passes else "FAIL"
+            lines.append(f"  {mark} {verdict.bar}: not measured")
         else:
             mark = "ok  " if verdict.passes else "FAIL"
             lines.append(f"  {mark} {verdict.bar}: {verdict.found:.3g}")

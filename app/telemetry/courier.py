@@ -4,7 +4,9 @@ emit ─ queue, bounded ─ every flush_s: a batch ─ post ── taken ──�
           └── full: dropped, counted                └── again after a pause ─► or given up, counted
 """
 
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import timedelta
@@ -49,6 +51,8 @@ class Round(Struct, frozen=True):
     batch_events: int
     flush_s: float
     timeout_s: float
+    tells_losses: bool
+    """Whether a batch says what was lost: then one without events is worth while."""
     worth_another: Container[int]
     """Statuses after which a batch is sent again."""
     pack: Callable[[Sequence[CountEvent], Lost], Parcel]
@@ -85,10 +89,15 @@ class Courier:
             return
         self._waiting.append(event)
 
-    def close(self) -> None:
-        """Post what is left, once; wait a little longer than that may take."""
+    def end(self) -> None:
+        """Begin to post what is left, for LAST_S."""
         self._stop.set()
-        self._thread.join(timeout=2 * LAST_S)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until that is done; of a receiver that hangs, what is left is dropped."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._note("dropped", self._abandon())
 
     def _post_forever(self) -> None:
         with _client() as client:
@@ -96,9 +105,23 @@ class Courier:
                 while self._waiting and not self._stop.is_set():
                     self._deliver(client, self._to.timeout_s, PAUSES_S)
                 self._tell_drops()
-            if self._waiting or self._lost() != self._told:
-                self._deliver(client, min(LAST_S, self._to.timeout_s), ())
-                self._tell_drops()
+            until = time.monotonic() + LAST_S
+            while self._has_more() and (left_s := until - time.monotonic()) > 0:
+                self._deliver(client, min(left_s, self._to.timeout_s), ())
+        self._given_up += self._abandon()
+        self._tell_drops()
+
+    def _has_more(self) -> bool:
+        return bool(self._waiting) or (self._to.tells_losses and self._lost() != self._told)
+
+    def _abandon(self) -> int:
+        """Hold nothing any more, and say how many events that were."""
+        abandoned = 0
+        with contextlib.suppress(IndexError):
+            while True:
+                self._waiting.popleft()
+                abandoned += 1
+        return abandoned
 
     def _tell_drops(self) -> None:
         """Tell the metrics: this thread alone does, the loop only counts."""
@@ -110,10 +133,34 @@ class Courier:
         return Lost(self._sampling.left_out, self._dropped + self._given_up)
 
     def _deliver(self, client: SyncClient, timeout_s: float, pauses_s: tuple[float, ...]) -> None:
-        """Post one batch, again after each pause while that is of use."""
+        """Post one batch, again after each pause while that is of use. Raises nothing."""
         size = min(len(self._waiting), self._to.batch_events)
         events = [self._waiting.popleft() for _ in range(size)]
-        lost, told = self._lost(), self._told
+        lost = self._lost()
+        try:
+            failure = self._offer(client, events, lost, timeout_s, pauses_s)
+        except Exception as error:  # noqa: BLE001 -- its text may quote a header: the type has to do
+            failure = type(error).__name__
+        if not failure:
+            self._told = lost
+            self._note("sent", size)
+        else:
+            self._given_up += size
+            if not size:
+                self._told = lost
+            warn_operator(f"telemetry.{self._to.name}: events were not taken: {failure}")
+        self._tell_drops()
+
+    def _offer(
+        self,
+        client: SyncClient,
+        events: Sequence[CountEvent],
+        lost: Lost,
+        timeout_s: float,
+        pauses_s: tuple[float, ...],
+    ) -> str:
+        """Post a batch until it is taken; return why it was not, empty if it was."""
+        told = self._told
         new = Lost(lost.left_out - told.left_out, lost.dropped - told.dropped)
         parcel = self._to.pack(events, new)
         failure, again = self._post(client, parcel, timeout_s)
@@ -121,18 +168,15 @@ class Courier:
             if not again or self._stop.wait(pause_s):
                 break
             failure, again = self._post(client, parcel, timeout_s)
-        if not failure:
-            self._told = lost
-            self._note("sent", size)
-        else:
-            self._given_up += size
-            warn_operator(f"telemetry.{self._to.name}: events were not taken: {failure}")
+        return failure
 
     def _post(self, client: SyncClient, parcel: Parcel, timeout_s: float) -> tuple[str, bool]:
         """Post once; return what went wrong, empty if nothing, and whether to try again."""
         request = client.post(self._to.url).headers(parcel.headers()).body_bytes(parcel.body)
+        request = request.timeout(timedelta(seconds=timeout_s))
         try:
-            status = request.timeout(timedelta(seconds=timeout_s)).build().send().status
+            with request.build_streamed() as response:  # what it says besides is not read
+                status = response.status
         except (PyreqwestError, TimeoutError) as error:
             return type(error).__name__, True
         if status in _TAKEN:

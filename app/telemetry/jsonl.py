@@ -55,10 +55,13 @@ class JsonlSink:
             return
         self._waiting.append(event)
 
-    def close(self) -> None:
-        """Write what is left; wait at most a second for a reader that has stopped."""
+    def end(self) -> None:
+        """Begin to write what is left."""
         self._stop.set()
-        self._thread.join(timeout=1)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a reader that may have stopped."""
+        self._thread.join(timeout_s)
 
     def _write_forever(self) -> None:
         try:

@@ -26,6 +26,8 @@ from app.telemetry.record import pseudonym
 
 OPERATION = "count_tokens"
 SERVER, CLIENT = 2, 3
+SAMPLED = 1
+"""Of a traceparent's flags."""
 ERROR = 2
 SERVER_ERRORS = 500
 PROVIDERS = {
@@ -51,6 +53,7 @@ def otlp(settings: Otlp, pseudonym_key: bytes | None) -> Round:
         batch_events=settings.batch_events,
         flush_s=settings.flush_s,
         timeout_s=settings.timeout_s,
+        tells_losses=False,
         worth_another=WORTH_ANOTHER,
         pack=partial(_pack, settings.service_name, headers, pseudonym_key),
     )
@@ -79,7 +82,7 @@ def _pack(
 
 def _spans(event: CountEvent, pseudonym_key: bytes | None) -> Iterator[dict[str, Any]]:
     """Make a count's spans; none of one whose caller traces, and does not record this trace."""
-    if event.traceparent.endswith("-00"):
+    if event.traceparent and not int(event.traceparent[-2:], 16) & SAMPLED:
         return
     _, trace_id, parent_id, _ = (event.traceparent or f"-{secrets.token_hex(16)}--").split("-")
     ends_ns = int(event.time_s * 1e9)

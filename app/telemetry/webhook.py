@@ -36,6 +36,7 @@ def webhook(settings: Webhook, pseudonym_key: bytes | None) -> Round:
         batch_events=settings.batch_events,
         flush_s=settings.flush_s,
         timeout_s=settings.timeout_s,
+        tells_losses=True,
         worth_another=WORTH_ANOTHER,
         pack=partial(_pack, settings.signing_key(), pseudonym_key),
     )

@@ -171,12 +171,16 @@ def test_a_client_that_ends_its_side_is_answered_all_that_it_has_asked(
 def test_what_is_asked_when_the_server_ends_or_reloads_is_answered(
     start: Start, provider: SimulatedProvider, sent: signal.Signals
 ) -> None:
-    """And says that its connection closes, whatever has come behind it."""
+    """And says that its connection closes, whatever has come behind it.
+
+    At a reload the worker goes on until its successor serves: the provider takes long enough.
+    """
     server = start(config(provider))
+    delay_s = 3 * SLOW_S if sent is signal.SIGTERM else 10.0
     bodies = [question(system="x" * number) for number in range(20)]
     connections = [opened(server) for _ in bodies]
     provider.clear()
-    provider.behave(delay_s=3 * SLOW_S)
+    provider.behave(delay_s=delay_s)
     for number, (one, body) in enumerate(zip(connections, bodies, strict=True)):
         one.send(written(body) + written(question())[: 40 * (number % 2)])
     until(lambda: provider.calls == len(bodies))

@@ -233,7 +233,9 @@ def test_the_end_user_of_a_repeat_is_its_own(tmp_path: Path, provider: Simulated
     async def check(here: Here) -> None:
         told: list[str] = []
         sink: Any = SimpleNamespace(
-            emit=lambda event: told.append(event.end_user), close=lambda: None
+            emit=lambda event: told.append(event.end_user),
+            end=lambda: None,
+            wait=lambda _: None,
         )
         here.worker.telemetry._sinks = (sink,)
         body = msgspec.json.encode({**BODY, "metadata": {"user_id": "of-the-body"}})

@@ -11,18 +11,16 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
 from adapters.base import Secret
+from app.config_checks import check_host, check_receivers, with_cluster
 from app.config_models import Models, read_models
 from app.config_sections import (
-    MAX_TTL_S,
     Cache,
     CallerKey,
-    Cluster,
     KeyEntry,
     Limits,
     PassThrough,
@@ -30,7 +28,6 @@ from app.config_sections import (
     Telemetry,
 )
 from app.config_source import ConfigError, KeyPath, Source, read
-from cache.cluster_url import check_namespace, parse, url_from
 from cache.key import derive_secret
 
 __all__ = ["ConfigError", "Settings", "load"]
@@ -93,9 +90,9 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     master_key = _master_key(source, general)
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
-    _check_host(source, own["cache"])
-    _check_receivers(source, own["telemetry"])
-    own["cache"] = _with_cluster(source, own["cache"], notices)
+    check_host(source, own["cache"])
+    check_receivers(source, own["telemetry"])
+    own["cache"] = with_cluster(source, own["cache"], notices)
     return Settings(
         source=source.name,
         keys=keys,
@@ -161,92 +158,6 @@ def _field_names(type_: Any) -> set[str]:
 def _nearest(name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(str(name), sorted(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _check_host(source: Source, cache: Cache) -> None:
-    """Refuse a path that can never be a file's, rather than end in every worker."""
-    if cache.host.path is None:
-        return
-    try:
-        path = Path(cache.host.path).expanduser()
-    except RuntimeError as error:
-        raise source.error(("cache", "host", "path"), str(error)) from None
-    if not cache.host.path.strip() or not path.name or "\0" in cache.host.path:
-        raise source.error(("cache", "host", "path"), "must name a file")
-
-
-_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
-_is_field_value = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?").fullmatch
-_is_host = re.compile(r"[A-Za-z0-9._:\-]+").fullmatch
-
-
-def _is_address(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        port = parts.port
-    except ValueError:
-        return False
-    plain = address.isascii() and address.isprintable() and " " not in address
-    is_http = parts.scheme in {"http", "https"} and port != 0
-    return plain and is_http and bool(_is_host(parts.hostname or ""))
-
-
-def _check_receivers(source: Source, telemetry: Telemetry) -> None:
-    """Refuse what can never be posted to or signed with."""
-    webhook = telemetry.webhook
-    addresses = {
-        ("webhook", "url"): webhook.url.reveal() if webhook.url else None,
-        ("otlp", "endpoint"): telemetry.otlp.endpoint,
-    }
-    for path, address in addresses.items():
-        if address and not _is_address(address):
-            raise source.error(("telemetry", *path), "must be an http or https URL")
-    if urlsplit(telemetry.otlp.endpoint or "").query:
-        raise source.error(("telemetry", "otlp", "endpoint"), "must have no query")
-    for name, value in telemetry.otlp.headers.items():
-        if not _is_token(name) or not _is_field_value(value.reveal()):
-            message = "must be a header's name, and printable ASCII: no line end"
-            raise source.error(("telemetry", "otlp", "headers", name), message)
-    try:
-        webhook.signing_key()
-    except ValueError as error:
-        raise source.error(("telemetry", "webhook", "secret"), str(error)) from None
-
-
-def _with_cluster(source: Source, cache: Cache, notices: list[str]) -> Cache:
-    """Check ``cache.cluster``; without a URL there, LiteLLM's ``cache_params`` name the server."""
-    litellm = source.data.get("litellm_settings") or {}
-    path: KeyPath = ("litellm_settings", "cache_params")
-    params = source.resolve(litellm.get("cache_params") or {}, path)
-    own = cache.cluster
-    try:
-        check_namespace(own.namespace)
-        if own.url is not None:
-            parse(own.url.reveal())
-    except ValueError as error:
-        raise source.error(("cache", "cluster"), str(error)) from None
-    if not params:
-        return cache
-    if own.url is not None or not litellm.get("cache"):
-        why = "cache.cluster.url is set" if own.url is not None else "cache is not true beside it"
-        notices.append(f"litellm_settings.cache_params is not used: {why}")
-        return cache
-    if not isinstance(params, dict):
-        raise source.error(path, "must be a mapping")
-    try:
-        found = url_from(params)
-    except ValueError as error:
-        raise source.error(path, str(error)) from None
-    if found is None:
-        return cache
-    url, namespace, ttl_s = found
-    given = source.data.get("cache") or {}
-    if ttl_s is not None and "ttl_s" not in given:
-        cache = msgspec.structs.replace(cache, ttl_s=min(ttl_s, MAX_TTL_S))
-    if "namespace" in (given.get("cluster") or {}):
-        namespace = own.namespace
-    notices.append("litellm_settings.cache_params is read as cache.cluster")
-    return msgspec.structs.replace(cache, cluster=Cluster(Secret(url), namespace))
 
 
 _GENERAL = frozenset({"master_key", "user_header_name", "user_header_mappings"})

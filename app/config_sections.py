@@ -135,12 +135,13 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
 class Otlp(Struct, frozen=True, forbid_unknown_fields=True):
     """Spans for an OpenTelemetry collector; without an endpoint there are none."""
 
-    endpoint: str | None = None
-    """Of OTLP over HTTP: ``/v1/traces`` is appended."""
+    endpoint: Secret | None = None
+    """Of OTLP over HTTP: ``/v1/traces`` is appended. A secret, as the webhook's address."""
     headers: dict[str, Secret] = {}
     """What the collector wants to be sent: its key, as a rule."""
     service_name: str = "tallygate"
-    batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    batch_events: Annotated[int, Meta(ge=1, le=2_000)] = 500
+    """Of 2,000 the body is some 4 MB; collectors take 20."""
     flush_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
 

@@ -181,14 +181,19 @@ class LaneProtocol(StrictProtocol):
 
     async def _ask(self, http: StrictHttp, unknown: Unknown) -> None:
         """Answer a question that nobody here remembers, and go on with what came behind it."""
-        request_id = new_request_id()
-        outcome = await ask(self.app.ctx.worker, unknown, request_id)
+        try:
+            request_id = new_request_id()
+            outcome = await ask(self.app.ctx.worker, unknown, request_id)
+            stays_open = http.keep_alive and self.app.config["KEEP_ALIVE"]
+            ip = self.conn_info.client_ip if self.conn_info is not None else ""
+            answer = written(unknown, request_id, outcome, ip, stays_open=stays_open)
+        except Exception as error:  # noqa: BLE001 -- a client is not left waiting, whatever it is
+            warn_operator(f"hit lane: {describe(error)}")
+            answer, stays_open = b"", False
         self._flight = None
         if self.transport is None or self.transport.is_closing():
             return
-        stays_open = http.keep_alive and self.app.config["KEEP_ALIVE"]
-        ip = self.conn_info.client_ip if self.conn_info is not None else ""
-        self.transport.write(written(unknown, request_id, outcome, ip, stays_open=stays_open))
+        self.transport.write(answer)
         self._time = time.monotonic()
         http.stage = Stage.IDLE
         if not stays_open:

@@ -1,10 +1,11 @@
-"""What the hit lane answers: repeats of what the ordinary way has answered before.
+"""What the hit lane answers: repeats, and who is to be asked what is none.
 
 It decides nothing. A head is judged and understood by the functions of the ordinary way, a body is
-looked up in the memo that the ordinary way fills, and what is not found there goes that way.
+looked up in its memo and read by its reader.
 
 bytes ─ the very bytes of a request that was answered here before? ──────────► written at once
  └─ head ─ digest ─ known bytes? ─ or a known question in other bytes? ──────► written, and kept
+                     └─ a small question that nobody here remembers ─────────► `app.lane_flight`
 """
 
 import time
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from app import answers
 from app.errors import ProxyError
@@ -19,16 +21,18 @@ from app.ids import new_request_id
 from app.keys import Answer
 from app.known_heads import END, Begun, Known, KnownHeads
 from app.lane_flight import Unknown
+from app.leader import Journey
 from app.question import Question, decode_after
 from app.recent import Recent
 from app.repeats import LARGE_BYTES, Repeat
 from app.telemetry import CountEvent
 from app.telemetry.metrics import Kind, Series
+from app.telling import event_of
 from app.workers import Worker
 from cache.tiers import Record
 
 MAX_READY = 8192
-"""Answers that stay written; each is about a kilobyte with its event."""
+"""Answers that stay written; each takes about half a kilobyte."""
 MAX_WHOLE, MAX_WHOLE_BYTES = 8192, 4096
 MAX_WHOLES_BYTES = 8 * 1024 * 1024
 """Whole requests that are known by their bytes, how long one may be, and all together."""
@@ -104,10 +108,10 @@ class HitLane:
         worker = self._worker
         request_id = new_request_id()
         now_s = time.monotonic()
-        seconds = now_s - started_s
-        worker.metrics.add(ready.series, seconds)
+        worker.metrics.add(ready.series, now_s - started_s)
         if one_of := worker.sampling.takes(now_s):
-            worker.telemetry.record(_event(begun, ready, request_id, seconds, one_of))
+            event = _event(begun, ready, request_id, started_s)
+            worker.telemetry.record(replace(event, one_of=one_of))
         if now_s >= worker.sentinel.next_s and worker.sentinel.wants(ready.answer, now_s):
             known = begun.known
             worker.sentinel.recount(lambda: _read(pieces, known), known.caller, ready.answer)
@@ -145,29 +149,9 @@ def _read(pieces: Sequence[bytes], known: Known) -> Question:
     return decode_after(known.said, raw[raw.index(END) + len(END) :], known.query)
 
 
-def _event(begun: Begun, ready: Ready, request_id: str, seconds: float, one_of: int) -> CountEvent:
-    known, repeat, record = begun.known, ready.repeat, ready.record
-    deployment = repeat.deployment
-    return CountEvent(
-        time_s=time.time(),  # noqa: TID251 -- the event's own wall-clock time
-        request_id=request_id,
-        status=HTTPStatus.OK,
-        duration_ms=seconds * 1000,
-        route=known.route,
-        source=ready.answer.source,
-        tier=ready.answer.tier,
-        input_tokens=record.input_tokens,
-        caller=known.caller.name,
-        end_user=known.said.end_user or repeat.body_end_user,
-        alias=repeat.route.alias,
-        model=repeat.model,
-        provider=deployment.provider,
-        upstream_model=deployment.endpoint.upstream_model,
-        deployment=deployment.name,
-        body_bytes=begun.body_bytes,
-        dropped=tuple(record.dropped.decode().split(",")) if record.dropped else (),
-        client_request_id=begun.echo,
-        user_agent=known.user_agent,
-        traceparent=begun.traceparent,
-        one_of=one_of,
-    )
+def _event(begun: Begun, ready: Ready, request_id: str, started_s: float) -> CountEvent:
+    repeat = ready.repeat
+    end_user = begun.known.said.end_user or repeat.body_end_user
+    alias, model = repeat.route.alias, repeat.model
+    asker = begun.asker(request_id, end_user=end_user, alias=alias, model=model)
+    return event_of(asker, Journey(), started_s, ready.answer)

@@ -17,7 +17,7 @@ from app.log import warn_operator
 from app.origin import from_this_machine
 from app.question import Question
 from app.routing import Route
-from app.telling import Asker, event_of
+from app.telling import event_of
 from app.workers import Worker
 
 
@@ -49,18 +49,8 @@ async def ask(worker: Worker, unknown: Unknown, request_id: str) -> Answer | Pro
         if outcome.operator_detail:
             warn_operator(outcome.operator_detail)
     finally:
-        asker = Asker(
-            request_id=request_id,
-            route=known.route,
-            body_bytes=begun.body_bytes,
-            client_request_id=begun.echo,
-            user_agent=known.user_agent,
-            traceparent=begun.traceparent,
-            caller=known.caller.name,
-            end_user=question.end_user,
-            alias=route.alias,
-            model=question.model,
-        )
+        alias, model, end_user = route.alias, question.model, question.end_user
+        asker = begun.asker(request_id, end_user=end_user, alias=alias, model=model)
         worker.telemetry.emit(event_of(asker, journey, unknown.started_s, outcome))
     return outcome
 

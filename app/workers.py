@@ -159,7 +159,9 @@ class Worker:
             otlp(told.otlp, pseudonym_key) if told.otlp.endpoint else None,
         ]
         sinks += [
-            Courier(to, self.sampling, partial(self.metrics.records, to.name))
+            Courier(
+                to, self.sampling, partial(self.metrics.records, to.name), ca_bundle(os.environ)
+            )
             for to in filter(None, rounds)
         ]
         self.telemetry = Telemetry(self.metrics, tuple(sinks), self.sampling)

@@ -25,7 +25,7 @@ HOST_ENTRIES = 5_000_000
 """What 1 GiB holds, at 183 bytes each; a little less, since rows come and go."""
 OWN_US, TIER_US, CALL_US = 30, 250, 800
 """Processor time of a worker for an answer from its own memory, from another tier, from a provider:
-`zipf`, `host-file` and `miss` on the slow machine of docs/performance.md."""
+`zipf`, `host-file` and `miss` of docs/scale.md, a little more than was measured."""
 SINGLE_RANKS, BIN = 1_000, 1.02
 """So many ranks one by one; behind them ranks that differ by at most 2 % are one bin."""
 _STEPS = 200

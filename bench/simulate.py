@@ -14,7 +14,7 @@ from rich.table import Table
 
 from bench import machine, validation
 from bench.fleet import Fleet, Flow, flow
-from bench.svg import Line, Panel, draw
+from bench.fleet_charts import Line, Panel, draw
 
 HOSTS = (1, 2, 4, 8, 16, 32, 64)
 MOST_RATE = 1_000_000

@@ -1,98 +1,109 @@
-"""Line charts as SVG: panels beside each other, hosts to the right in powers of two."""
+"""Plots as SVG elements: an axis, dots, lines, text. Whoever shows them gives colours and sizes."""
 
 import math
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from xml.etree.ElementTree import Element, SubElement
 
 from msgspec import Struct
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 250, 240, 62, 58, 62
-_LEGEND = 18
-_STYLE = (
-    "text{font:12px sans-serif;fill:#555}.t{font-weight:bold}"
-    ".g{stroke:#8884;stroke-width:1}.l{fill:none;stroke-width:2}.d{stroke-dasharray:6 4}"
-)
+WIDTH = 360
+"""Of a plot on a page, in units that are as wide as a pixel on a phone."""
+_STEPS = ((6, (1, 1.5, 2, 3, 4, 5, 7)), (300, (1, 2, 5)), (math.inf, (1,)))
+"""Between powers of ten, by how many times the highest value is the lowest."""
+
+Point = tuple[float, float]
 
 
-class Line(Struct, frozen=True, kw_only=True):
-    """One line; x and y of its points rise from left to right, and from below."""
+def add(parent: Element, tag: str, text: object = "", **attributes: object) -> Element:
+    """Append an element; whatever it holds is escaped when it is written.
 
-    name: str
-    colour: str
-    is_dashed: bool
-    points: list[tuple[float, float]]
-
-
-class Panel(Struct, frozen=True):
-    """One chart, with a title of its own."""
-
-    title: str
-    lines: list[Line]
+    ``kind`` is the attribute ``class``; an underscore in a name stands for a hyphen.
+    """
+    named = {
+        "class" if name == "kind" else name.replace("_", "-"): str(value)
+        for name, value in attributes.items()
+    }
+    element = SubElement(parent, tag, named)
+    element.text = str(text)
+    return element
 
 
-def draw(title: str, panels: Sequence[Panel], *, is_log: bool) -> str:
-    """All panels on one scale: from 0 to 100, or in powers of ten. No script, no outer file."""
-    values = [y for panel in panels for line in panel.lines for _, y in line.points]
-    low, high = _decades(values) if is_log else (0.0, 100.0)
-    width = _LEFT + len(panels) * (_WIDTH + _GAP) - _GAP + 12
-    lines = panels[0].lines
-    height = _TOP + _HEIGHT + 40 + _LEGEND * math.ceil(len(lines) / 2)
-    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="{escape(title)}">',
-        f"<style>{_STYLE}</style>",
-        f'<text class="t" x="{_LEFT}" y="18">{escape(title)}</text>',
-    ]
-    for number, panel in enumerate(panels):
-        parts += _panel(panel, _LEFT + number * (_WIDTH + _GAP), low, high, is_log=is_log)
-    parts += _legend(lines, _TOP + _HEIGHT + 40)
-    return "\n".join([*parts, "</svg>\n"])
+class Axis(Struct, frozen=True):
+    """Where values stand: ``low`` at ``start``, ``high`` at ``end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    is_log: bool = True
+
+    def at(self, value: float) -> float:
+        """The place of a value; what is beyond an end stands there."""
+        low, high, value = self.low, self.high, min(max(value, self.low), self.high)
+        if self.is_log:
+            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+        share = (value - low) / (high - low) if high > low else 0.5
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def ticks(self) -> list[float]:
+        """Round values on a logarithmic axis."""
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        steps = next(steps for below, steps in _STEPS if self.high / self.low < below)
+        found = (step * 10.0**decade for decade in decades for step in steps)
+        return [tick for tick in found if self.low <= tick <= self.high]
 
 
-def _decades(values: Sequence[float]) -> tuple[float, float]:
-    return math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+def bounds(values: Iterable[float]) -> Point:
+    """The ends of a logarithmic axis with room for all values, as far as it can show them."""
+    shown = [value for value in values if value > 0] or [1.0]
+    return min(shown) / 1.25, max(shown) * 1.25
 
 
-def _panel(panel: Panel, left: int, low: float, high: float, *, is_log: bool) -> Iterator[str]:
-    xs = sorted({x for line in panel.lines for x, _ in line.points})
-    doublings = math.log2(xs[-1] / xs[0]) or 1
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        share = ((math.log10(y) if is_log else y) - low) / (high - low)
-        return left + math.log2(x / xs[0]) / doublings * _WIDTH, _TOP + _HEIGHT * (1 - share)
-
-    yield f'<text x="{left}" y="{_TOP - 14}">{escape(panel.title)}</text>'
-    step = 1 if is_log else (high - low) / 5
-    for tick in range(round((high - low) / step) + 1):
-        value = 10 ** (low + tick) if is_log else low + tick * step
-        _, y = at(xs[0], value)
-        yield f'<line class="g" x1="{left}" y1="{y:.1f}" x2="{left + _WIDTH}" y2="{y:.1f}"/>'
-        yield f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_short(value)}</text>'
-    for x_value in xs:
-        x, _ = at(x_value, 10**low if is_log else low)
-        middle = f'x="{x:.1f}" y="{_TOP + _HEIGHT + 18}" text-anchor="middle"'
-        yield f"<text {middle}>{x_value:g}</text>"
-    for line in panel.lines:
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line.points))
-        yield f'<polyline class="{_kind(line)}" stroke="{line.colour}" points="{path}"/>'
+def number(value: float) -> str:
+    """Three digits, and no exponent."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{float(f'{value:.3g}'):g}"
 
 
-def _legend(lines: Sequence[Line], top: int) -> Iterator[str]:
-    for number, line in enumerate(lines):
-        x, y = _LEFT + number % 2 * 180, top + number // 2 * _LEGEND
-        yield (
-            f'<line class="{_kind(line)}" stroke="{line.colour}" '
-            f'x1="{x}" y1="{y}" x2="{x + 30}" y2="{y}"/>'
-        )
-        yield f'<text x="{x + 38}" y="{y + 4}">{escape(line.name)}</text>'
+class Plot:
+    """One drawing; ``says`` tells those who do not see it what it is."""
 
+    def __init__(self, says: str, height: float, width: float = WIDTH) -> None:
+        box = f"0 0 {width:g} {height:g}"
+        self.root = Element("svg", {"viewBox": box, "role": "img", "aria-label": says})
 
-def _kind(line: Line) -> str:
-    return "l d" if line.is_dashed else "l"
+    def text(self, at: Point, text: object, anchor: str = "start", kind: str = "") -> None:
+        """Write something from, around or up to a place."""
+        x, y = at
+        add(self.root, "text", text, x=x, y=y, text_anchor=anchor, kind=kind)
 
+    def rule(self, a: Point, b: Point, kind: str = "grid") -> None:
+        """Draw a straight line."""
+        add(self.root, "line", x1=a[0], y1=a[1], x2=b[0], y2=b[1], kind=kind)
 
-def _short(value: float) -> str:
-    for power, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= power:
-            return f"{value / power:g} {letter}"
-    return f"{value:g}"
+    def grid_x(self, axis: Axis, top: float, bottom: float, unit: str = "") -> None:
+        """Draw a horizontal axis below, with a line for each round value."""
+        for tick in axis.ticks():
+            self.rule((axis.at(tick), top), (axis.at(tick), bottom))
+            self.text((axis.at(tick), bottom + 13), number(tick) + unit, "middle", "tick")
+
+    def grid_y(self, axis: Axis, left: float, right: float) -> None:
+        """Draw a vertical axis at the left."""
+        for tick in axis.ticks():
+            self.rule((left, axis.at(tick)), (right, axis.at(tick)))
+            self.text((left - 4, axis.at(tick) + 4), number(tick), "end", "tick")
+
+    def dot(self, at: Point, says: str, kind: str = "point", radius: float = 3) -> None:
+        """Mark a value, which is told to who points at it."""
+        dot = add(self.root, "circle", cx=at[0], cy=at[1], r=radius, kind=kind)
+        add(dot, "title", says)
+
+    def line(self, points: Sequence[Point]) -> None:
+        """Join points."""
+        for a, b in pairwise(points):
+            self.rule(a, b, "line")
+
+    def area(self, lower: Sequence[Point], upper: Sequence[Point]) -> None:
+        """Fill what is between two lines."""
+        around = " ".join(f"{x:g},{y:g}" for x, y in (*lower, *reversed(upper)))
+        add(self.root, "polygon", points=around, kind="spread")

@@ -67,7 +67,8 @@ def content_key(secret: bytes, parts: Iterable[bytes]) -> bytes:
     for part in parts:
         message += len(part).to_bytes(8)
         message += part
-    # Not `hmac.digest`: it gives other threads the interpreter, and waits to have it back.
+    # Not `hmac.digest`: it gives other threads the interpreter, and waits to have it back. So does
+    # this from 2 KiB on, where it is worth while.
     keyed = _keyed(secret).copy()
     keyed.update(message)
     return keyed.digest()

@@ -146,8 +146,11 @@ class Tiers:
         self._leadership.give_back(lease)
 
     def look(self, wanted: Wanted, *, again: bool = False) -> Landing | None:
-        """Look into what is read without waiting; of a second look the metrics hear a hit only."""
-        record = self.local.get(wanted.key, wanted.max_age_s) if again else None
+        """Look into what is read without waiting; of a second look the metrics hear a hit only.
+
+        Here, too: another flight may have landed since the caller has looked.
+        """
+        record = self.local.get(wanted.key, wanted.max_age_s)
         if record is not None:
             return Landing(record, "local", waited=False)
         record = self._from_host(wanted, told=("hit",) if again else ALL)

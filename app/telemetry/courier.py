@@ -5,9 +5,7 @@ emit ─ queue, bounded ─ every flush_s: a batch ─ post ── taken ──�
 """
 
 import contextlib
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import timedelta
 
@@ -17,9 +15,9 @@ from pyreqwest.exceptions import PyreqwestError
 
 from app.log import warn_operator
 from app.telemetry.event import CountEvent
+from app.telemetry.outbox import Outbox
 from app.telemetry.sinks import Sampling
 
-MAX_WAITING = 20_000
 PAUSES_S = (0.5, 2.0, 8.0)
 """Before the second, third and fourth attempt at a batch; then it is given up."""
 LAST_S = 1.0
@@ -57,50 +55,47 @@ class Round(Struct, frozen=True):
     """Statuses after which a batch is sent again."""
     pack: Callable[[Sequence[CountEvent], Lost], Parcel]
 
+    def __repr__(self) -> str:
+        return f"<Round to {self.name}>"  # an address may hold a token, and pack a key
 
-class Courier:
-    """Buffers events; a thread of its own posts them, a batch at a time.
 
-    * The event loop only appends to a queue of MAX_WAITING events; more are dropped and counted.
-    * A batch that the receiver does not take is sent again; given up, it is counted as dropped. So
-      every batch can say what has been lost before it.
+class Courier(Outbox):
+    """Posts events, a batch at a time.
+
+    A batch that the receiver does not take is sent again; given up, it is counted as dropped. So
+    every batch can say what has been lost before it.
     """
 
-    def __init__(self, to: Round, sampling: Sampling, note: Callable[[str, int], None]) -> None:
-        """``note`` hears of so many events ``sent`` or ``dropped``."""
+    def __init__(
+        self,
+        to: Round,
+        sampling: Sampling,
+        note: Callable[[str, int], None],
+        authorities: bytes | None = None,
+    ) -> None:
+        """``note`` hears of so many events ``sent`` or ``dropped``.
+
+        ``authorities`` are the operator's own, as PEM.
+        """
+        super().__init__(to.name)
         self._to = to
         self._sampling = sampling
         self._note = note
-        # Append and popleft are atomic: the loop appends, the thread takes, nobody locks.
-        self._waiting: deque[CountEvent] = deque()
-        self._dropped = 0
+        self._authorities = authorities
         self._given_up = 0
-        """Counted by the posting thread alone, as the other by the loop."""
+        """Counted by the posting thread alone."""
         self._told = Lost(0, 0)
         self._noted = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._post_forever, name=to.name, daemon=True)
         self._thread.start()
 
-    def emit(self, event: CountEvent) -> None:
-        """Keep the event for the next batch, or drop and count it."""
-        if len(self._waiting) >= MAX_WAITING:
-            self._dropped += 1
-            return
-        self._waiting.append(event)
-
-    def end(self) -> None:
-        """Begin to post what is left, for LAST_S."""
-        self._stop.set()
-
     def wait(self, timeout_s: float) -> None:
-        """Wait until that is done; of a receiver that hangs, what is left is dropped."""
-        self._thread.join(timeout_s)
+        """Wait for the last batches, LAST_S; what a receiver that hangs leaves is dropped."""
+        super().wait(timeout_s)
         if self._thread.is_alive():
             self._note("dropped", self._abandon())
 
-    def _post_forever(self) -> None:
-        with _client() as client:
+    def _work(self) -> None:
+        with self._client() as client:
             while not self._stop.wait(self._to.flush_s):
                 while self._waiting and not self._stop.is_set():
                     self._deliver(client, self._to.timeout_s, PAUSES_S)
@@ -110,6 +105,12 @@ class Courier:
                 self._deliver(client, min(left_s, self._to.timeout_s), ())
         self._given_up += self._abandon()
         self._tell_drops()
+
+    def _client(self) -> SyncClient:
+        builder = SyncClientBuilder().follow_redirects(False).user_agent(USER_AGENT)  # noqa: FBT003
+        if self._authorities is not None:
+            builder = builder.add_root_certificate_pem(self._authorities)
+        return builder.build()
 
     def _has_more(self) -> bool:
         return bool(self._waiting) or (self._to.tells_losses and self._lost() != self._told)
@@ -134,9 +135,8 @@ class Courier:
 
     def _deliver(self, client: SyncClient, timeout_s: float, pauses_s: tuple[float, ...]) -> None:
         """Post one batch, again after each pause while that is of use. Raises nothing."""
-        size = min(len(self._waiting), self._to.batch_events)
-        events = [self._waiting.popleft() for _ in range(size)]
-        lost = self._lost()
+        events = self._take(self._to.batch_events)
+        size, lost = len(events), self._lost()
         try:
             failure = self._offer(client, events, lost, timeout_s, pauses_s)
         except Exception as error:  # noqa: BLE001 -- its text may quote a header: the type has to do
@@ -182,7 +182,3 @@ class Courier:
         if status in _TAKEN:
             return "", False
         return f"status {status}", status in self._to.worth_another
-
-
-def _client() -> SyncClient:
-    return SyncClientBuilder().follow_redirects(False).user_agent(USER_AGENT).build()  # noqa: FBT003

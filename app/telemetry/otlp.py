@@ -49,7 +49,7 @@ def otlp(settings: Otlp, pseudonym_key: bytes | None) -> Round:
     headers = {name: value.reveal() for name, value in settings.headers.items()}
     return Round(
         name="otlp",
-        url=f"{settings.endpoint.rstrip('/')}/v1/traces" if settings.endpoint else "",
+        url=f"{settings.endpoint.reveal().rstrip('/')}/v1/traces" if settings.endpoint else "",
         batch_events=settings.batch_events,
         flush_s=settings.flush_s,
         timeout_s=settings.timeout_s,

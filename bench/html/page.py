@@ -9,8 +9,8 @@ from xml.etree.ElementTree import Element, tostring
 from bench import table
 from bench.gates import Bars, judge
 from bench.html import plots
-from bench.html.svg import add
 from bench.report import Result
+from bench.svg import add
 
 STYLE = """
 :root { --text: #1c2024; --dim: #667078; --back: #fff; --grid: #dfe3e6; --mark: #0b62a8;

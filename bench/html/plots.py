@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from xml.etree.ElementTree import Element
 
 from bench.gates import Bar, Verdict
-from bench.html.svg import WIDTH, Axis, Plot, Point, bounds, number
 from bench.report import Result, Summary
+from bench.svg import WIDTH, Axis, Plot, Point, bounds, number
 
 LEFT, RIGHT = 44, WIDTH - 10
 _ROW, _BELOW = 34, 18

@@ -12,6 +12,7 @@ from app.question import decode_after
 from app.telemetry import CountEvent
 from bench.micro.house import KEY, MODEL, TOKENS, Asked, House
 from bench.micro.stage import Stage, Timed
+from cache.local import LocalTier
 from cache.tiers import Wanted
 
 COUNTED = b'{"input_tokens":%d}' % TOKENS
@@ -98,17 +99,20 @@ def _tier_local(house: House) -> Timed:
 
 
 def _tier_host(house: House) -> Timed:
-    wanted = Wanted(_place_key(house), 3600, 3600, bytes)
-    house.wait_for_host(wanted)
+    # The worker remembers one of two at a time: what it is asked for next it has forgotten.
+    both = [Wanted(_place_key(house, name), 3600, 3600, bytes) for name in ("repeat", "repeat-12k")]
+    house.worker.tiers.local = LocalTier(max_entries=1, max_bytes=4096)
+    for wanted in both:
+        house.wait_for_host(wanted)
     return Timed(
         house.worker.tiers.look,
-        repeat(wanted),
+        cycle(both),
         lambda got: got.tier == "host" and got.record.input_tokens == TOKENS,
     )
 
 
-def _place_key(house: House) -> bytes:
-    place = house.remember("repeat").answer.place
+def _place_key(house: House, scenario: str = "repeat") -> bytes:
+    place = house.remember(scenario).answer.place
     return place.key if place else b""
 
 

@@ -14,6 +14,7 @@ from tests.server import Tallygate
 Span = dict[str, Any]
 SERVER, CLIENT, ERROR = 2, 3, 2
 COLLECTORS_KEY = "the-collectors-own-key"
+SLOW_S = 0.2
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
@@ -66,8 +67,11 @@ def of(collector: Receiver, request_id: str) -> tuple[Span, list[Span]]:
 ID = "tallygate.request_id"
 
 
-def test_a_miss_is_two_spans_and_a_hit_is_one(server: Tallygate, collector: Receiver) -> None:
+def test_a_miss_is_two_spans_and_a_hit_is_one(
+    server: Tallygate, collector: Receiver, provider: SimulatedProvider
+) -> None:
     body = question(user="somebody")
+    provider.behave(delay_s=SLOW_S)
     miss, hit = (server.count(body) for _ in range(2))
     above, (beneath,) = of(collector, miss.headers["request-id"])
     assert above["name"] == f"count_tokens {MODEL}"
@@ -93,6 +97,7 @@ def test_a_miss_is_two_spans_and_a_hit_is_one(server: Tallygate, collector: Rece
         )
     ]
     assert times == sorted(times)
+    assert times[2] - times[1] >= SLOW_S * 1e9
     alone, below = of(collector, hit.headers["request-id"])
     assert below == []
     assert says(alone)["cache.hit"] is True
@@ -108,14 +113,18 @@ def test_a_caller_s_trace_goes_on(server: Tallygate, collector: Receiver) -> Non
     body = question()
     for _ in range(3):
         server.count(body)
+    before = server.metrics()["tallygate_lane_hits_total"]
     traced = server.count(body, traceparent=f"00-{TRACE}-{PARENT}-01")
     unseen = server.count(body, traceparent=f"00-{TRACE}-{PARENT}-00")
+    undecided = server.count(body, traceparent=f"00-{TRACE}-{PARENT}-02")
     malformed = server.count(body, traceparent=f"00-{TRACE}-{PARENT}")
+    assert server.metrics()["tallygate_lane_hits_total"] == before + 4
     span, _ = of(collector, traced.headers["request-id"])
     assert (span["traceId"], span["parentSpanId"]) == (TRACE, PARENT)
     span, _ = of(collector, malformed.headers["request-id"])
     assert (span["traceId"] != TRACE, span["parentSpanId"]) == (True, "")
-    assert unseen.headers["request-id"] not in {says(one).get(ID) for one in spans(collector)}
+    seen = {says(one).get(ID) for one in spans(collector)}
+    assert not seen & {one.headers["request-id"] for one in (unseen, undecided)}
 
 
 def test_a_provider_s_failure_is_an_error_and_a_caller_s_is_none(
@@ -132,3 +141,14 @@ def test_a_provider_s_failure_is_an_error_and_a_caller_s_is_none(
     above, below = of(collector, refused.headers["request-id"])
     assert (above["status"], below) == ({}, [])
     assert says(above)["error.type"] == "not_found_error"
+
+
+def test_a_call_that_nobody_waited_for_took_as_long_as_its_caller(
+    server: Tallygate, collector: Receiver, provider: SimulatedProvider
+) -> None:
+    provider.behave(delay_s=2.0)
+    late = server.count(question(), x_litellm_timeout="0.3")
+    assert late.status_code == 504
+    _, (beneath,) = of(collector, late.headers["request-id"])
+    took_ns = int(beneath["endTimeUnixNano"]) - int(beneath["startTimeUnixNano"])
+    assert took_ns >= 0.2e9

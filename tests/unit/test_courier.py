@@ -142,7 +142,7 @@ def test_what_cannot_be_sent_ends_no_thread_and_is_not_quoted(
 
 
 def test_the_queue_is_bounded(deaf: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_WAITING", 50)
+    monkeypatch.setattr("app.telemetry.outbox.MAX_WAITING", 50)
     noted = Noted()
     one = courier(deaf, noted, timeout_s=0.2, worth_another=())
     holds: Callable[[], bool] = lambda: noted["dropped"] >= 200 - 50 - 10  # noqa: E731

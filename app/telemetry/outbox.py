@@ -1,0 +1,46 @@
+"""Events on their way out: kept in a bounded queue until a thread of the sink's own takes them."""
+
+import threading
+from collections import deque
+
+from app.telemetry.event import CountEvent
+
+MAX_WAITING = 20_000
+
+
+class Outbox:
+    """The loop's side of a sink that has a thread: it appends, or drops and counts; it never waits.
+
+    A sink gives it ``_work``, which runs in the thread until ``_stop`` is set, and hands on what is
+    left then.
+    """
+
+    def __init__(self, name: str) -> None:
+        # Append and popleft are atomic: the loop appends, the thread takes, nobody locks.
+        self._waiting: deque[CountEvent] = deque()
+        self._dropped = 0
+        """Counted by the loop alone."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    def emit(self, event: CountEvent) -> None:
+        """Keep the event for the thread, or drop and count it."""
+        if len(self._waiting) >= MAX_WAITING:
+            self._dropped += 1
+            return
+        self._waiting.append(event)
+
+    def end(self) -> None:
+        """Begin to end: the thread hands on what is left."""
+        self._stop.set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it has; whoever hangs is left."""
+        self._thread.join(timeout_s)
+
+    def _take(self, most: int) -> list[CountEvent]:
+        """Take the oldest that wait."""
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+
+    def _work(self) -> None:
+        raise NotImplementedError

@@ -1,64 +1,45 @@
-"""The only network I/O to providers: one pooled client per worker.
+"""The only network I/O to providers: pooled connections, bounded, each question within its time.
 
-pyreqwest by its own interface: behind httpx's, whose requests and responses are made only to be
-taken apart again, a call takes five times as long (docs/decisions/0001-dependencies.md).
+httptools under the loop's own transports: a client that has threads of its own costs a miss more
+than all the rest of the network (docs/decisions/0001-dependencies.md).
 """
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Mapping
-from datetime import timedelta
-from pathlib import Path
-
-from msgspec import Struct
-from pyreqwest.client import ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
-from pyreqwest.response import Response
 
 from adapters.base import UpstreamRequest
+from app.connections import IdleConnections
+from app.dial import Dialer, ProxyLoginError, Way, ca_bundle, way_to
+from app.exchange import (
+    MAX_REPLY_BYTES,
+    Exchange,
+    UnheardError,
+    UnusableReplyError,
+    UpstreamReply,
+    UpstreamUnreachableError,
+    request_head,
+)
 
-MAX_REPLY_BYTES = 1_048_576
-CONNECT_TIMEOUT_S = 5.0
+__all__ = [
+    "MAX_CONNECTIONS",
+    "MAX_REPLY_BYTES",
+    "CrowdedUpstreamError",
+    "UnusableReplyError",
+    "Upstream",
+    "UpstreamReply",
+    "UpstreamUnreachableError",
+    "ca_bundle",
+]
+
 MAX_CONNECTIONS = 512
 """In use at a time; as many may be kept unused, for all providers together."""
-IDLE_CONNECTION_S = 60.0
-USER_AGENT = "tallygate/0.1"
-
-
-class UpstreamReply(Struct, frozen=True):
-    """A whole reply. Header names are lower-case; of a repeated header the last one stands."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def __repr__(self) -> str:
-        return f"<UpstreamReply {self.status} of {len(self.body)} bytes>"
-
-
-class UpstreamUnreachableError(Exception):
-    """No reply: the connection was refused, broken, or the deadline passed."""
-
-    def __init__(self, reason: str, *, timed_out: bool) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.timed_out = timed_out
+REDIRECTS, LOGIN_WANTED = range(300, 400), 407
 
 
 class CrowdedUpstreamError(Exception):
     """No room to ask in time: all connections are taken by other questions."""
-
-
-class UnusableReplyError(Exception):
-    """A reply that cannot be an answer: a redirect, or larger than MAX_REPLY_BYTES."""
-
-
-def ca_bundle(environ: Mapping[str, str]) -> bytes | None:
-    """Read the operator's own certificate authorities, if any. Raises OSError with the path."""
-    path = environ.get("SSL_CERT_FILE") or environ.get("REQUESTS_CA_BUNDLE")
-    return Path(path).read_bytes() if path else None
 
 
 class Upstream:
@@ -77,23 +58,10 @@ class Upstream:
     ) -> None:
         """``connections`` are all that it may have open, to so many ``hosts``."""
         in_use = max(min(MAX_CONNECTIONS, connections * 3 // 4), 1)
-        builder = (
-            ClientBuilder()
-            .follow_redirects(False)
-            .http1_only()
-            .user_agent(USER_AGENT)
-            .gzip(False)
-            .brotli(False)
-            .zstd(False)
-            .deflate(False)
-            .max_connections(in_use)
-            .pool_max_idle_per_host(max((connections - in_use) // hosts, 1))
-            .connect_timeout(timedelta(seconds=CONNECT_TIMEOUT_S))
-            .pool_idle_timeout(timedelta(seconds=IDLE_CONNECTION_S))
-        )
-        if (bundle := ca_bundle(environ)) is not None:
-            builder = builder.add_root_certificate_pem(bundle)
-        self._client = builder.build()
+        self._environ = environ
+        self._dialer = Dialer(environ)
+        self._ways: dict[str, Way] = {}
+        self._idle = IdleConnections(max((connections - in_use) // hosts, 1))
         self._room = asyncio.Semaphore(in_use)
         # One address that hangs leaves room for the others.
         self._share = in_use if hosts == 1 else max(in_use * 3 // 4, 1)
@@ -113,10 +81,16 @@ class Upstream:
         taken: list[asyncio.Semaphore] = []
         try:
             await self._enter(base_url, timeout_s / 2, taken)
-            return await self._send(request, max(until - time.monotonic(), 0.001))
+            return await self._send(request, self._way(base_url), _left_s(until))
         finally:
             for room in taken:
                 room.release()
+
+    def _way(self, base_url: str) -> Way:
+        way = self._ways.get(base_url)
+        if way is None:
+            way = self._ways[base_url] = way_to(base_url, self._environ)
+        return way
 
     async def _enter(self, base_url: str, wait_s: float, taken: list[asyncio.Semaphore]) -> None:
         """Wait for a place at this address, and for one of all. Raises CrowdedUpstreamError."""
@@ -139,48 +113,45 @@ class Upstream:
             await room.acquire()
             taken.append(room)
 
-    async def _send(self, request: UpstreamRequest, timeout_s: float) -> UpstreamReply:
-        # The client has to know the deadline: cancelling it ends nothing, so that a request which
-        # hangs would keep its connection, one of those in use, for ever (pyreqwest 0.15.1).
-        prepared = (
-            self._client.request(request.method, request.url)
-            .headers(request.headers)
-            .body_bytes(request.body)
-            .timeout(timedelta(seconds=timeout_s))
-            .build_streamed()
+    async def _send(self, request: UpstreamRequest, way: Way, timeout_s: float) -> UpstreamReply:
+        """Send by a connection that is there, or by a new one. Raises as ``send``."""
+        until = time.monotonic() + timeout_s
+        start = request_head(
+            request.method, request.url, request.headers, way.login, whole=way.is_whole
         )
+        head = b"%bcontent-length: %d\r\n\r\n" % (start, len(request.body))
+        connection = self._idle.take(way)
+        if connection is not None:
+            try:
+                return await self._ask(way, connection, head, request.body, timeout_s)
+            except UnheardError:
+                # It was closed while it was idle, or just now: a count may be asked twice.
+                timeout_s = _left_s(until)
         try:
-            async with prepared as response:
-                return await _read(response)
-        except TimeoutError as error:
-            raise UpstreamUnreachableError("no answer in time", timed_out=True) from error
-        except PyreqwestError as error:
-            reason = type(error).__name__
-            raise UpstreamUnreachableError(reason, timed_out=False) from error
+            async with asyncio.timeout(timeout_s):
+                connection = await self._dialer.dial(way)
+        except TimeoutError:
+            raise UpstreamUnreachableError("no connection in time", timed_out=True) from None
+        except ProxyLoginError:
+            return UpstreamReply(LOGIN_WANTED, {}, b"")
+        return await self._ask(way, connection, head, request.body, _left_s(until))
+
+    async def _ask(
+        self, way: Way, connection: Exchange, head: bytes, body: bytes, timeout_s: float
+    ) -> UpstreamReply:
+        try:
+            reply = await connection.ask(head, body, timeout_s)
+        finally:
+            self._idle.put(way, connection)
+        if reply.status in REDIRECTS:
+            raise UnusableReplyError("a redirect, which is not followed")
+        return reply
 
     async def close(self) -> None:
-        """Close every pooled connection."""
-        await self._client.close()
+        """Close every connection that is not in use; those in use close when they are free."""
+        self._idle.close()
+        await asyncio.sleep(0)  # the transports close in the loop's next turn
 
 
-async def _read(response: Response) -> UpstreamReply:
-    if 300 <= response.status <= 399:  # noqa: PLR2004 -- the class of redirects
-        raise UnusableReplyError("a redirect, which is not followed")
-    body = bytearray()
-    while (chunk := await response.body_reader.read_chunk()) is not None:
-        body += chunk
-        if len(body) > MAX_REPLY_BYTES:
-            raise UnusableReplyError("a reply larger than a count can be")
-    return UpstreamReply(response.status, _headers(response), bytes(body))
-
-
-def _headers(response: Response) -> dict[str, str]:
-    """Read the headers, but for those that HTTP allows and that are no text."""
-    try:
-        return {name.lower(): value for name, value in response.headers.items()}
-    except ValueError:
-        found = {}
-        for name in response.headers.keys():  # noqa: SIM118 -- a map of values that may fail
-            with contextlib.suppress(ValueError):
-                found[name.lower()] = response.headers.getall(name)[-1]
-        return found
+def _left_s(until: float) -> float:
+    return max(until - time.monotonic(), 0.001)

@@ -24,6 +24,7 @@ from adapters.registry import ESTIMATE
 from app.auth import Authenticator
 from app.config import Settings
 from app.counter import TokenCounter
+from app.dial import way_to
 from app.dispatch import Dispatcher
 from app.keys import Keys
 from app.leader import Leader
@@ -67,7 +68,7 @@ class Server(Sanic[Any, Any]):
         bound = str(sock.getsockname()[0]) if sock else host
         if not unix and not is_loopback(bound):
             _refuse_weak_key(settings, bound)
-        _check_certificates()
+        _check_surroundings()
         self.ctx.bound = None if unix else bound
         if not unix and not sock:
             self.ctx.listening = _listen(host, port, options, share=settings.server.reuse_port)
@@ -82,7 +83,7 @@ class Server(Sanic[Any, Any]):
         """Refuse what a running server must not change to. Raises SystemExit with one line."""
         if self.ctx.bound is not None and not is_loopback(self.ctx.bound):
             _refuse_weak_key(settings, self.ctx.bound)
-        _check_certificates()
+        _check_surroundings()
 
     def setup_loop(self) -> None:
         """Let workers run on a loop that knows its listener."""
@@ -115,8 +116,13 @@ def _refuse_weak_key(settings: Settings, bound: str) -> None:
         )
 
 
-def _check_certificates() -> None:
+def _check_surroundings() -> None:
     """End the start here rather than in every worker, where Sanic would kill the whole group."""
+    try:
+        for scheme in ("http", "https"):
+            way_to(f"{scheme}://counter.invalid", os.environ)
+    except ValueError as error:
+        sys.exit(f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: {error}")
     try:
         if ca_bundle(os.environ) is not None:
             Upstream()

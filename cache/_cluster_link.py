@@ -19,11 +19,11 @@ from redis.exceptions import NoScriptError
 
 from cache._cluster_batch import CONNECTIONS, BatchingRedis, LostError
 from cache._cluster_faults import kind_of
-from cache._cluster_names import Names
 from cache._cluster_scripts import ENTER, Script, enter_args
 from cache.breaker import Breaker
 from cache.cluster_url import Server
 from cache.deadline import Deadline
+from cache.names import Names
 
 logger = logging.getLogger("tallygate.cache")
 
@@ -48,7 +48,7 @@ class Counters(Struct):
 
 
 class _Connection(Connection):
-    """Connects to an address: the loop's own way to a name can hang (`cache._cluster_names`)."""
+    """Connects to an address: the loop's own way to a name can hang (`cache.names`)."""
 
     def __init__(self, *, names: Names, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import socketserver
 import ssl
 import threading
@@ -30,11 +31,15 @@ from tests.certificates import Authority
 from tests.server import free_port
 
 
+def proxies() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+
+
 def send(
     url: str, environ: dict[str, str] | None = None, timeout_s: float = 5.0, base: str | None = None
 ) -> UpstreamReply:
     async def run() -> UpstreamReply:
-        upstream = Upstream(environ or {})
+        upstream = Upstream(proxies() | (environ or {}))
         try:
             headers = (("x-api-key", "sk-ant-x"), ("anthropic-version", "2023-06-01"))
             body = b'{"model":"m","messages":[{"role":"user","content":"hi"}]}'

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from bench.provider import SimulatedProvider
-from cache._cluster_names import MAX_HANGING, Names
+from cache.names import MAX_HANGING, Names
 from tests.e2e.exchange import anthropic, model_list, question
 from tests.faults.cluster_checks import PATIENT_S, enters
 from tests.faults.name_server import (

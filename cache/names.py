@@ -1,8 +1,8 @@
-"""The name of the cluster's server → addresses, by threads that nobody waits for.
+"""The name of a server → its addresses, by threads that nobody waits for.
 
 A look-up can neither be cancelled nor be told how long it may take. The loop has four threads for
 them, which are also there for others, and whose end the process waits for: four that hang would
-hold up everybody's names, the tier's return and the worker's end.
+hold up everybody's names, a server's return and the worker's end.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Addresses = list[str]
 
 
 class Names:
-    """Looks names up for one loop; whoever asks while a look-up is young waits for that one."""
+    """Looks one name up, for one loop; who asks while a look-up is young waits for that one."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -62,7 +62,7 @@ class Names:
                 return  # the loop has ended
 
         # Counted once it runs: where no thread can be had there is nothing that ends.
-        threading.Thread(target=look_up, name="cluster-name", daemon=True).start()
+        threading.Thread(target=look_up, name="look-up", daemon=True).start()
         self._hanging += 1
         self._began_s, self._last = now_s, found
         return found

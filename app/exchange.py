@@ -1,0 +1,256 @@
+"""One connection to a provider: one request at a time, one whole reply to it, nothing else.
+
+A reply that is taken for another question's would be a wrong number. So a connection that has said
+anything unasked, anything beyond its reply, or not all of it, is closed and never used again.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import cast
+from urllib.parse import quote, urlsplit
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from msgspec import Struct
+
+MAX_REPLY_BYTES = 1_048_576
+"""With its head, its framing, and all interim replies before it."""
+MAX_HEAD_BYTES = 65_536
+MAX_HEADERS = 256
+JOINED_BYTES = 65_536
+"""Up to this size a body is copied behind its head, to go out in one piece."""
+USER_AGENT = "tallygate/0.1"
+MAX_HEADS = 256
+_PRINTABLE = "%/:=&?~+!$,;'@()*[]|^{}\\`"
+"""What stands in an address as it was written; all else is written by its number."""
+_is_plain = re.compile(r"[\t\x20-\x7e]*").fullmatch
+INTERIM, NO_CONTENT, NOT_MODIFIED = range(100, 200), 204, 304
+
+
+class UpstreamReply(Struct, frozen=True):
+    """A whole reply. Header names are lower-case; of a repeated header the last one stands."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<UpstreamReply {self.status} of {len(self.body)} bytes>"
+
+
+class UpstreamUnreachableError(Exception):
+    """No reply: the connection was refused, broken, or the deadline passed."""
+
+    def __init__(self, reason: str, *, timed_out: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.timed_out = timed_out
+
+
+class UnusableReplyError(Exception):
+    """A reply that cannot be an answer: a redirect, not HTTP, or larger than MAX_REPLY_BYTES."""
+
+
+class UnheardError(UpstreamUnreachableError):
+    """The connection ended before a single byte of the reply."""
+
+
+class Exchange(asyncio.Protocol):
+    """The protocol of one connection; httptools reads (llhttp, without any leniency).
+
+    ask ── writes ── data_received … ── message complete ──► reply, and free for the next
+                          │ deadline, end, not HTTP, too large, more than the reply
+                          └───────────────────────────────► error, and closed
+    """
+
+    __slots__ = (
+        "_body",
+        "_bytes",
+        "_fault",
+        "_headers",
+        "_loop",
+        "_parser",
+        "_reply",
+        "_status",
+        "_transport",
+        "_waiting",
+    )
+    _transport: asyncio.Transport | None
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._parser = HttpResponseParser(self)
+        self._transport = None
+        self._waiting: asyncio.Future[UpstreamReply] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._bytes = self._status = 0
+        self._reply: UpstreamReply | None = None
+        self._fault = ""
+        """Why this connection is not used again."""
+
+    async def ask(self, head: bytes, body: bytes, timeout_s: float) -> UpstreamReply:
+        """Send a request and wait for the whole of its reply.
+
+        Raises UnheardError, UpstreamUnreachableError and UnusableReplyError; whoever is cancelled
+        closes the connection.
+        """
+        transport = self._transport
+        if transport is None:
+            raise UnheardError("closed", timed_out=False)
+        self._begin()
+        waiting: asyncio.Future[UpstreamReply] = self._loop.create_future()
+        self._waiting = waiting
+        if len(body) <= JOINED_BYTES:
+            transport.write(head + body)
+        else:
+            transport.write(head)
+            transport.write(body)
+        timer = self._loop.call_later(timeout_s, self._expire)
+        try:
+            return await waiting
+        finally:
+            timer.cancel()
+            self._waiting = None
+            if self._reply is None:
+                self.abort()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether another request may be sent: all has been said, on both sides, and no more."""
+        transport = self._transport
+        return (
+            transport is not None
+            and self._waiting is None
+            and self._reply is not None
+            and not self._fault
+            and not transport.is_closing()
+            and transport.get_write_buffer_size() == 0
+        )
+
+    def abort(self) -> None:
+        """Close at once, whatever is still to be sent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, without a request."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a piece of the reply."""
+        waiting = self._waiting
+        if waiting is None or waiting.done():
+            self.abort()  # nothing was asked
+            return
+        self._bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._fault = "switches to another protocol"
+        except HttpParserError as error:
+            self._fault = f"no HTTP: {type(error).__name__}"
+        if self._bytes > (MAX_REPLY_BYTES if self._status else MAX_HEAD_BYTES):
+            self._fail(UnusableReplyError("larger than a count can be"))
+        elif self._reply is not None:  # whatever has come behind it is nobody's
+            waiting.set_result(self._reply)
+        elif self._fault:
+            self._fail(UnusableReplyError(self._fault))
+
+    def eof_received(self) -> None:
+        """End a reply that has no other end than that of the connection."""
+        waiting = self._waiting
+        if waiting is None or waiting.done() or not self._status or self._says_how_long():
+            return
+        self._fault = "ended"
+        self._reply = self._read()
+        waiting.set_result(self._reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        self._transport = None
+        if not self._bytes:
+            self._fail(UnheardError(type(exc).__name__ if exc else "closed", timed_out=False))
+        self._fail(UpstreamUnreachableError("closed before the end of a reply", timed_out=False))
+
+    # What the parser calls: a reply, or several where the first are interim ones.
+
+    def on_message_begin(self) -> None:
+        if self._reply is not None:
+            self._fault = "more than was asked"
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self._headers) < MAX_HEADERS:
+            self._headers.append((name, value))
+        else:
+            self._fault = "more headers than a reply can have"
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status in INTERIM:
+            self._headers.clear()
+        else:
+            self._status = status
+
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._status and not self._fault:
+            self._reply = self._read()
+            if not self._parser.should_keep_alive():
+                self._fault = "ends"
+
+    def _says_how_long(self) -> bool:
+        names = {name.lower() for name, _ in self._headers}
+        has_none = self._status in {NO_CONTENT, NOT_MODIFIED}
+        return has_none or b"content-length" in names or b"transfer-encoding" in names
+
+    def _read(self) -> UpstreamReply:
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._headers
+        }
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        return UpstreamReply(self._status, headers, body)
+
+    def _expire(self) -> None:
+        self._fail(UpstreamUnreachableError("no answer in time", timed_out=True))
+
+    def _fail(self, error: Exception) -> None:
+        waiting = self._waiting
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(error)
+        self.abort()
+
+
+@lru_cache(MAX_HEADS)
+def request_head(
+    method: str,
+    url: str,
+    headers: tuple[tuple[str, str], ...],
+    proxy_authorization: str,
+    *,
+    whole: bool,
+) -> bytes:
+    """Write the head of a request but for its length; most requests of a deployment share it.
+
+    ``whole``: for a proxy, which is asked for the whole URL. Raises ValueError for what would be
+    more than one line.
+    """
+    parts = urlsplit(url)
+    path = quote(parts.path or "/", safe=_PRINTABLE)
+    if parts.query:
+        path = f"{path}?{quote(parts.query, safe=_PRINTABLE)}"
+    if whole:
+        path = f"{parts.scheme}://{parts.netloc}{path}"
+    fields = [("host", parts.netloc), ("user-agent", USER_AGENT), *headers]
+    if proxy_authorization:
+        fields.append(("proxy-authorization", proxy_authorization))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    if not all(map(_is_plain, lines)):
+        raise ValueError("a header that cannot be sent")
+    return "".join(f"{line}\r\n" for line in lines).encode("ascii")

@@ -145,7 +145,7 @@ class TokenCounter:
             return await self._estimate(question, pool.first)
         place = self._place(trip, pool)
         if place.own is not None:
-            pool = Pool((place.deployment,))
+            pool = Pool.of(place.deployment)
         fresh = question.freshness
         if not fresh.no_cache and (found := self._here(place)):
             return found
@@ -153,7 +153,7 @@ class TokenCounter:
         refused = self._refusals.get(pool.first)
         if refused is not None and alternate is not None:
             return await self._ask(trip, alternate)
-        if fresh.only_if_cached or not pool.may_be_asked:
+        if fresh.only_if_cached or not pool.equipped:
             return await self._remembered(place, pool, fresh)
         landed, led = await self._fly(trip, place, pool, refused)
         if landed.record is None:
@@ -256,7 +256,7 @@ class TokenCounter:
         try:
             return await self._shared.join(
                 flight,
-                lambda: miss.while_it_flies(self._flights.fly(ask, trip.journey)),
+                lambda: miss.led_by(self._flights.fly(ask, trip.journey)),
                 trip.wait_s(now),
                 patience,
                 len(ask.request.body),
@@ -280,7 +280,7 @@ class TokenCounter:
         question = msgspec.structs.replace(question, freshness=Freshness(no_cache=True))
         until = time.monotonic() + deployment.timeout_s
         trip = Trip(question, caller.unlimited(), until, until, until, Journey())
-        return (await self._ask(trip, Pool((deployment,)))).record
+        return (await self._ask(trip, Pool.of(deployment))).record
 
     async def close(self) -> None:
         """End what is still out."""

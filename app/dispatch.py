@@ -10,7 +10,7 @@ choose ─ leader.write ─ budgets.take ─ leader.lead ──count, or the que
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -77,7 +77,7 @@ class Dispatcher:
         """
         if as_caller:
             return await self._ask_as_caller(count, pool.first, timeout_s, journey)
-        members = [one for one in pool.members if not one.endpoint.missing]
+        members = pool.equipped
         tries = _Tries(time.monotonic() + timeout_s)
         done = False
         while not done:
@@ -105,7 +105,7 @@ class Dispatcher:
         self,
         count: CountRequest,
         deployment: Deployment,
-        members: list[Deployment],
+        members: Sequence[Deployment],
         tries: _Tries,
         journey: Journey,
     ) -> bool:
@@ -113,7 +113,9 @@ class Dispatcher:
 
         All: a count, or an error that the next one would answer too.
         """
-        others = max(sum(self._may_be_asked(one, tries) for one in members), 1)
+        others = len(members)
+        if others > 1:
+            others = max(sum(self._may_be_asked(one, tries) for one in members), 1)
         share_s = _left_s(tries.until) / others
         until = time.monotonic() + share_s
         journey.deployment = deployment
@@ -157,7 +159,7 @@ class Dispatcher:
         finally:
             journey.budget_wait_ms += (time.monotonic() - began) * 1000
 
-    def _choose(self, members: list[Deployment], tries: _Tries) -> Deployment | None:
+    def _choose(self, members: Sequence[Deployment], tries: _Tries) -> Deployment | None:
         """Take who has room in its rpm, and of these the least busy for its weight.
 
         Where all are alike, chance and weight decide.
@@ -183,7 +185,7 @@ class Dispatcher:
         return deployment.name not in tries.failed and not closed
 
     async def _pause(
-        self, members: list[Deployment], tries: _Tries, journey: Journey
+        self, members: Sequence[Deployment], tries: _Tries, journey: Journey
     ) -> Deployment | None:
         """Wait before the one retry, and say of whom; None where there is none."""
         if journey.retried:
@@ -201,7 +203,7 @@ class Dispatcher:
         journey.retried = again is not None
         return again
 
-    def _refusal(self, members: list[Deployment], tries: _Tries) -> UpstreamError:
+    def _refusal(self, members: Sequence[Deployment], tries: _Tries) -> UpstreamError:
         """Say why nobody was asked: in the words of the one that may be asked first.
 
         It may have opened since: where time is left, what it was closed for is the reason.
@@ -233,7 +235,7 @@ def _note(tries: _Tries, deployment: Deployment, outcome: Outcome) -> bool:
     return not (is_failure(error) or limited or error.model_not_counted)
 
 
-def _told(tries: _Tries, members: list[Deployment], journey: Journey) -> Outcome | None:
+def _told(tries: _Tries, members: Sequence[Deployment], journey: Journey) -> Outcome | None:
     """Let the caller not repeat what has been repeated here."""
     outcome = tries.outcome
     if outcome is None or outcome.error is None:

@@ -25,11 +25,14 @@ MAX_HEADS = 256
 _PRINTABLE = "%/:=&?~+!$,;'@()*[]|^{}\\`"
 """What stands in an address as it was written; all else is written by its number."""
 _is_plain = re.compile(r"[\t\x20-\x7e]*").fullmatch
-INTERIM, NO_CONTENT, NOT_MODIFIED = range(100, 200), 204, 304
+INTERIM, OK, NO_CONTENT, NOT_MODIFIED = range(100, 200), 200, 204, 304
 
 
 class UpstreamReply(Struct, frozen=True):
-    """A whole reply. Header names are lower-case; of a repeated header the last one stands."""
+    """A whole reply. Header names are lower-case; of a repeated header the last one stands.
+
+    Of a 200 the headers are left out: a count says all in its body.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -211,9 +214,12 @@ class Exchange(asyncio.Protocol):
         return has_none or b"content-length" in names or b"transfer-encoding" in names
 
     def _read(self) -> UpstreamReply:
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1") for name, value in self._headers
-        }
+        headers = {}
+        if self._status != OK:
+            said = self._headers
+            headers = {
+                name.decode("latin-1").lower(): value.decode("latin-1") for name, value in said
+            }
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         return UpstreamReply(self._status, headers, body)
 

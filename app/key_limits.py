@@ -5,8 +5,8 @@ Only what is not remembered is bounded, and nobody waits: what is over a bound i
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from app.auth import Caller
 from app.errors import LONG_WAIT_S, ProxyError
@@ -55,8 +55,11 @@ class Miss:
         self._log = log
         self._flies = False
 
-    async def while_it_flies(self, flight: Awaitable[T]) -> T:
-        """Lead a flight, and be over with it."""
+    def led_by(self, flight: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """Lead a flight, and be over with it; without a limit there is nothing to be over."""
+        return flight if self._log is None else self._while_it_flies(flight)
+
+    async def _while_it_flies(self, flight: Coroutine[Any, Any, T]) -> T:
         self._flies = True
         try:
             return await flight

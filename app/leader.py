@@ -11,7 +11,6 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
 
-import msgspec
 from msgspec import Struct
 
 from adapters.base import (
@@ -22,6 +21,7 @@ from adapters.base import (
     CredentialSpec,
     Deployment,
     Endpoint,
+    HeaderCredential,
     MalformedUpstreamError,
     TooLargeError,
     UpstreamError,
@@ -106,9 +106,7 @@ class Leader:
         if journey.asked_at is None:
             journey.asked_at = started
         try:
-            async with asyncio.timeout(timeout_s):
-                outcome = await self._ask(request, deployment, until, journey)
-                return msgspec.structs.replace(outcome, deployment=deployment)
+            return await self._ask(request, deployment, until, journey)
         except Exception as error:  # noqa: BLE001 -- a failure is shared as a value
             return Outcome(error=_failure(error))
         finally:
@@ -121,7 +119,8 @@ class Leader:
         for renewed in (False, True):
             sent, reply = await self._send(request, endpoint, until, journey)
             if reply.status == HTTPStatus.OK:
-                return self._outcome(_counted(adapter.count(reply.body), sent), request)
+                count = _counted(adapter.count(reply.body), sent)
+                return self._outcome(count, request, deployment)
             if reply.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
                 # Of a proxy that sees the request, which is no provider.
                 raise CredentialsError("a proxy on the way wants another login: see HTTP_PROXY")
@@ -133,24 +132,31 @@ class Leader:
             if renewed or not expired or not self._renewed(endpoint):
                 break
         if error.stated_count and endpoint.count_from_too_long:
-            return self._outcome(Count(error.stated_count), request)
-        return Outcome(error=error)
+            return self._outcome(Count(error.stated_count), request, deployment)
+        return Outcome(error=error, deployment=deployment)
 
-    def _outcome(self, count: Count, request: UpstreamRequest) -> Outcome:
+    def _outcome(self, count: Count, request: UpstreamRequest, deployment: Deployment) -> Outcome:
         dropped = ",".join(request.dropped).encode()
-        return Outcome(count, counted_at_s=int(self._wall_clock()), dropped=dropped)
+        return Outcome(count, None, int(self._wall_clock()), dropped, deployment)
 
     async def _send(
         self, request: UpstreamRequest, endpoint: Endpoint, until: float, journey: Journey
     ) -> tuple[UpstreamRequest, UpstreamReply]:
-        if endpoint.credential is not None:
-            request = await self._signer.sign(request, endpoint.credential)
+        credential = endpoint.credential
+        if isinstance(credential, HeaderCredential):  # there already: nothing to wait for
+            request = await self._signer.sign(request, credential)
+        elif credential is not None:
+            async with asyncio.timeout(_left_s(until)):
+                request = await self._signer.sign(request, credential)
         journey.upstream_calls += 1
-        left_s = max(until - time.monotonic(), 0.001)
-        return request, await self._upstream.send(request, endpoint.base_url, left_s)
+        return request, await self._upstream.send(request, endpoint.base_url, _left_s(until))
 
     def _renewed(self, endpoint: Endpoint) -> bool:
         return endpoint.credential is not None and self._signer.renew(endpoint.credential)
+
+
+def _left_s(until: float) -> float:
+    return max(until - time.monotonic(), 0.001)
 
 
 def _counted(count: Count, sent: UpstreamRequest) -> Count:

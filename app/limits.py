@@ -85,8 +85,9 @@ class State:
     @property
     def closed_s(self) -> float:
         """How long it is to be left alone from now on; 0 when it may be asked."""
-        until = max(self._get(COOL_UNTIL), self._get(OPEN_UNTIL))
-        return max(until - self._clock(), 0.0)
+        cells, cell = self._cells, self._cell
+        until = max(cells[cell + COOL_UNTIL], cells[cell + OPEN_UNTIL])
+        return max(until - self._clock(), 0.0) if until else 0.0
 
     def take_off(self) -> None:
         """Count a question that goes out now.

@@ -22,16 +22,16 @@ class Pool(Struct, frozen=True):
     """
 
     members: tuple[Deployment, ...]
+    first: Deployment
+    """The entry that speaks for all where they are alike, and whose deadline holds."""
+    equipped: tuple[Deployment, ...]
+    """Those that nothing is missing for: they may be asked."""
 
-    @property
-    def first(self) -> Deployment:
-        """The entry that speaks for all where they are alike, and whose deadline holds."""
-        return self.members[0]
-
-    @property
-    def may_be_asked(self) -> bool:
-        """Say whether nothing is missing for at least one of them."""
-        return any(not one.endpoint.missing for one in self.members)
+    @classmethod
+    def of(cls, *members: Deployment) -> "Pool":
+        """Put entries together, one at least."""
+        equipped = tuple(one for one in members if not one.endpoint.missing)
+        return cls(members, members[0], equipped)
 
     @property
     def alternate(self) -> "Pool | None":
@@ -47,7 +47,7 @@ class Pool(Struct, frozen=True):
                     provider=other.provider,
                 )
             )
-        return Pool(tuple(members))
+        return Pool.of(*members)
 
     def holds(self, deployment: Deployment) -> bool:
         """Say whether an entry is one of these; a caller's own credential makes no other entry."""
@@ -72,7 +72,7 @@ def pooled(deployments: Iterable[Deployment]) -> tuple[Pool, ...]:
     pools: dict[object, list[Deployment]] = {}
     for one in deployments:
         pools.setdefault((one.alias, one.counter), []).append(one)
-    return tuple(Pool(tuple(members)) for members in pools.values())
+    return tuple(Pool.of(*members) for members in pools.values())
 
 
 class Router:

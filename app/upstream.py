@@ -21,6 +21,7 @@ from app.exchange import (
     UpstreamUnreachableError,
     request_head,
 )
+from app.rooms import Rooms
 
 __all__ = [
     "MAX_CONNECTIONS",
@@ -62,10 +63,8 @@ class Upstream:
         self._dialer = Dialer(environ)
         self._ways: dict[str, Way] = {}
         self._idle = IdleConnections(max((connections - in_use) // hosts, 1))
-        self._room = asyncio.Semaphore(in_use)
         # One address that hangs leaves room for the others.
-        self._share = in_use if hosts == 1 else max(in_use * 3 // 4, 1)
-        self._rooms: dict[str, asyncio.Semaphore] = {}
+        self._rooms = Rooms(in_use, in_use if hosts == 1 else max(in_use * 3 // 4, 1))
 
     async def send(
         self, request: UpstreamRequest, base_url: str, timeout_s: float
@@ -78,13 +77,16 @@ class Upstream:
         if not request.url.startswith(f"{base_url}/"):
             raise UpstreamUnreachableError("the request left its base URL", timed_out=False)
         until = time.monotonic() + timeout_s
-        taken: list[asyncio.Semaphore] = []
+        if not self._rooms.take(base_url):
+            try:
+                async with asyncio.timeout(timeout_s / 2):
+                    await self._rooms.wait(base_url)
+            except TimeoutError:
+                raise CrowdedUpstreamError from None
         try:
-            await self._enter(base_url, timeout_s / 2, taken)
-            return await self._send(request, self._way(base_url), _left_s(until))
+            return await self._send(request, self._way(base_url), until)
         finally:
-            for room in taken:
-                room.release()
+            self._rooms.leave(base_url)
 
     def _way(self, base_url: str) -> Way:
         way = self._ways.get(base_url)
@@ -92,30 +94,8 @@ class Upstream:
             way = self._ways[base_url] = way_to(base_url, self._environ)
         return way
 
-    async def _enter(self, base_url: str, wait_s: float, taken: list[asyncio.Semaphore]) -> None:
-        """Wait for a place at this address, and for one of all. Raises CrowdedUpstreamError."""
-        here = self._rooms.get(base_url)
-        if here is None:
-            here = self._rooms[base_url] = asyncio.Semaphore(self._share)
-        if not (here.locked() or self._room.locked()):
-            await self._take((here, self._room), taken)
-            return
-        try:
-            async with asyncio.timeout(wait_s):
-                await self._take((here, self._room), taken)
-        except TimeoutError:
-            raise CrowdedUpstreamError from None
-
-    async def _take(
-        self, rooms: tuple[asyncio.Semaphore, ...], taken: list[asyncio.Semaphore]
-    ) -> None:
-        for room in rooms:
-            await room.acquire()
-            taken.append(room)
-
-    async def _send(self, request: UpstreamRequest, way: Way, timeout_s: float) -> UpstreamReply:
+    async def _send(self, request: UpstreamRequest, way: Way, until: float) -> UpstreamReply:
         """Send by a connection that is there, or by a new one. Raises as ``send``."""
-        until = time.monotonic() + timeout_s
         start = request_head(
             request.method, request.url, request.headers, way.login, whole=way.is_whole
         )
@@ -123,24 +103,23 @@ class Upstream:
         connection = self._idle.take(way)
         if connection is not None:
             try:
-                return await self._ask(way, connection, head, request.body, timeout_s)
+                return await self._ask(way, connection, head, request.body, until)
             except UnheardError:
-                # It was closed while it was idle, or just now: a count may be asked twice.
-                timeout_s = _left_s(until)
+                pass  # it was closed while it was idle, or just now: a count may be asked twice
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(_left_s(until)):
                 connection = await self._dialer.dial(way)
         except TimeoutError:
             raise UpstreamUnreachableError("no connection in time", timed_out=True) from None
         except ProxyLoginError:
             return UpstreamReply(LOGIN_WANTED, {}, b"")
-        return await self._ask(way, connection, head, request.body, _left_s(until))
+        return await self._ask(way, connection, head, request.body, until)
 
     async def _ask(
-        self, way: Way, connection: Exchange, head: bytes, body: bytes, timeout_s: float
+        self, way: Way, connection: Exchange, head: bytes, body: bytes, until: float
     ) -> UpstreamReply:
         try:
-            reply = await connection.ask(head, body, timeout_s)
+            reply = await connection.ask(head, body, _left_s(until))
         finally:
             self._idle.put(way, connection)
         if reply.status in REDIRECTS:

@@ -7,6 +7,7 @@ import msgspec
 from app.telemetry.event import plain_text
 
 # https://docs.litellm.ai/docs/proxy/customers, LiteLLM 1.109.1 (2026-11): headers before body.
+_MEMBERS = frozenset({"user", "litellm_metadata", "metadata", "safety_identifier"})
 HEADERS = ("x-tallygate-end-user", "x-litellm-customer-id", "x-litellm-end-user-id")
 
 
@@ -24,6 +25,8 @@ def end_user_of_headers(headers: Mapping[str, str], mapped_headers: tuple[str, .
 
 def end_user_of_body(members: Mapping[str, msgspec.Raw]) -> str:
     """Return the end user's id that the body names, likewise."""
+    if _MEMBERS.isdisjoint(members):
+        return ""
     for found in (
         _text(members.get("user")),
         _inner(members.get("litellm_metadata"), "user"),

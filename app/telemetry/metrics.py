@@ -114,15 +114,24 @@ class Metrics:
         self._rows = rows
         self._base = layout.width * row
         self._memo: dict[Kind, Series] = {}
+        slot, base = layout.slot, self._base
+        self._tiers = {
+            (tier, result): base + slot("tallygate_cache_total", tier=tier, result=result)
+            for tier, results in TIERS.items()
+            for result in results
+        }
+        self._calls = {
+            one: base + slot("tallygate_upstream_calls_total", provider=one)
+            for one in layout.providers
+        }
 
     def emit(self, event: CountEvent) -> None:
         """Add one event."""
         kind = Kind(event.alias, event.status, event.source, event.tier, event.error_type)
         self.add(self.series(kind), event.duration_ms / 1000)
         if event.upstream_calls:
-            provider = event.provider if event.provider in self._layout.providers else OTHER
-            calls = self._layout.slot("tallygate_upstream_calls_total", provider=provider)
-            self._array[self._base + calls] += event.upstream_calls
+            calls = self._calls.get(event.provider, self._calls[OTHER])
+            self._array[calls] += event.upstream_calls
 
     def series(self, kind: Kind) -> Series:
         """Find where events of one kind are counted."""
@@ -141,9 +150,9 @@ class Metrics:
 
     def cache(self, tier: str, result: str) -> None:
         """Add what became of one look-up or write; a pair that is not in TIERS is not told."""
-        if result in TIERS[tier]:
-            slot = self._layout.slot("tallygate_cache_total", tier=tier, result=result)
-            self._array[self._base + slot] += 1
+        slot = self._tiers.get((tier, result))
+        if slot is not None:
+            self._array[slot] += 1
 
     def recount(self, result: str) -> None:
         """Add one of RECOUNTS."""

@@ -143,7 +143,9 @@ class PoolMachine(RuleBasedStateMachine):
         count = CountRequest(b"%d" % len(self.questions), "2023-06-01")
         question = Question(sendable=sendable)
         self.questions.append(question)
-        ask = self.dispatcher.ask(count, Pool(self.members), PATIENT_S, Journey(), as_caller=False)
+        ask = self.dispatcher.ask(
+            count, Pool.of(*self.members), PATIENT_S, Journey(), as_caller=False
+        )
         question.task = self.loop.create_task(ask)
         self.go_on()
 

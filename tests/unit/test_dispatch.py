@@ -83,7 +83,7 @@ def dispatched(
     async def run() -> list[Outcome]:
         dispatcher = Dispatcher(leader, states, Queue(wait_s), chance=lambda: 0.0)
         return [
-            await dispatcher.ask(ASKED, Pool(members), timeout_s, Journey(), as_caller=False)
+            await dispatcher.ask(ASKED, Pool.of(*members), timeout_s, Journey(), as_caller=False)
             for _ in range(times)
         ]
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_sent_spends_no_turn_and_no_probe() -> None:
     dispatcher = Dispatcher(leader, states, turns)
 
     async def ask() -> Outcome:
-        return await dispatcher.ask(ASKED, Pool((A,)), 5.0, Journey(), as_caller=False)
+        return await dispatcher.ask(ASKED, Pool.of(A), 5.0, Journey(), as_caller=False)
 
     async def run() -> None:
         while not states.of(A).closed_s:
@@ -145,7 +145,7 @@ def test_who_opens_while_one_is_asked_again_is_asked_too() -> None:
 
     script: Any = Opening(a=[FAILED, limited], b=[None])
     dispatcher = Dispatcher(script, states, Queue(0.0), chance=lambda: 0.0)
-    ask = dispatcher.ask(ASKED, Pool((A, B)), 5.0, Journey(), as_caller=False)
+    ask = dispatcher.ask(ASKED, Pool.of(A, B), 5.0, Journey(), as_caller=False)
     outcome = asyncio.run(ask)
     assert script.asked == ["a", "a", "b"]
     assert (outcome.counted, outcome.deployment) == (Count(7), B)
@@ -183,7 +183,7 @@ def test_what_was_not_asked_again_is_not_said_to_be() -> None:
     journey = Journey()
 
     async def run() -> Outcome:
-        asked = dispatcher.ask(ASKED, Pool((A,)), 5.0, journey, as_caller=False)
+        asked = dispatcher.ask(ASKED, Pool.of(A), 5.0, journey, as_caller=False)
         task = asyncio.create_task(asked)
         await asyncio.sleep(0)
         for _ in range(Limits().breaker_failures):
@@ -237,7 +237,7 @@ def test_one_that_opens_while_it_is_refused_is_refused_for_its_true_reason(looks
     dispatcher = Dispatcher(leader, states, Queue(0.0), chance=lambda: 0.0)
 
     async def ask() -> Outcome:
-        return await dispatcher.ask(ASKED, Pool((A,)), 5.0, Journey(), as_caller=False)
+        return await dispatcher.ask(ASKED, Pool.of(A), 5.0, Journey(), as_caller=False)
 
     asyncio.run(ask())
     outcome = asyncio.run(ask())

@@ -54,13 +54,13 @@ def test_no_room_is_told_in_time_though_signing_has_taken_most_of_it() -> None:
 
     async def run() -> UpstreamError | None:
         upstream, signer = Upstream(connections=1), cast("Any", Slow())
-        async with upstream._room:
-            leader = Leader(upstream, signer, lambda: 0.0)
-            credential = HeaderCredential("x-api-key", "", Secret("k"))
-            endpoint = Endpoint("m", "http://x", credential=credential)
-            deployment = Deployment("n", "a", "anthropic", endpoint, 5.0)
-            request = UpstreamRequest("POST", "http://x/", (), b"")
-            return (await leader.lead(request, deployment, 0.5, Journey())).error
+        assert upstream._rooms.take("http://x")
+        leader = Leader(upstream, signer, lambda: 0.0)
+        credential = HeaderCredential("x-api-key", "", Secret("k"))
+        endpoint = Endpoint("m", "http://x", credential=credential)
+        deployment = Deployment("n", "a", "anthropic", endpoint, 5.0)
+        request = UpstreamRequest("POST", "http://x/", (), b"")
+        return (await leader.lead(request, deployment, 0.5, Journey())).error
 
     error = asyncio.run(run())
     assert error is not None

@@ -138,11 +138,14 @@ def _names(one: str, target: Target) -> bool:
 class Dialer:
     """Opens connections for one worker."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        """Raises OSError and ValueError for a bundle of authorities that cannot be used."""
+    def __init__(self, environ: Mapping[str, str], *, speaks_tls: bool = False) -> None:
+        """``speaks_tls``: load the authorities now; later it would hold up the loop.
+
+        Raises OSError and ValueError for a bundle of authorities that cannot be used.
+        """
         self._names: dict[str, Names] = {}
         self._authorities = ca_bundle(environ)
-        if self._authorities is not None:
+        if self._authorities is not None or speaks_tls:
             _ = self._tls
 
     async def dial(self, way: Way) -> Exchange:
@@ -189,7 +192,7 @@ class Dialer:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        """The built-in authorities and the operator's own; made when it is first needed: 30 ms."""
+        """The built-in authorities and the operator's own."""
         context = ssl.create_default_context(cafile=certifi.where())
         context.set_alpn_protocols(["http/1.1"])
         if self._authorities is not None:

@@ -56,11 +56,12 @@ class Upstream:
         *,
         connections: int = 2 * MAX_CONNECTIONS,
         hosts: int = 1,
+        speaks_tls: bool = False,
     ) -> None:
         """``connections`` are all that it may have open, to so many ``hosts``."""
         in_use = max(min(MAX_CONNECTIONS, connections * 3 // 4), 1)
         self._environ = environ
-        self._dialer = Dialer(environ)
+        self._dialer = Dialer(environ, speaks_tls=speaks_tls)
         self._ways: dict[str, Way] = {}
         self._idle = IdleConnections(max((connections - in_use) // hosts, 1))
         # One address that hangs leaves room for the others.

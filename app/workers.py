@@ -173,7 +173,12 @@ class Worker:
         self.telemetry = Telemetry(self.metrics, tuple(sinks), self.sampling)
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
-        self.upstream = Upstream(connections=provider_connections, hosts=_hosts(settings))
+        urls = [one.base_url for one in _endpoints(settings)]
+        self.upstream = Upstream(
+            connections=provider_connections,
+            hosts=len({urlsplit(url).netloc for url in urls}),
+            speaks_tls=any(url.startswith("https:") for url in urls),
+        )
         self.credentials = Credentials(one.credential for one in _endpoints(settings))
         self.tiers = open_tiers(settings, self.metrics.cache, WALL_CLOCK)
         if limits is None or row is None:  # a process without others
@@ -244,11 +249,6 @@ def room_for_connections(wanted: int) -> Room:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     descriptors = sys.maxsize if hard == resource.RLIM_INFINITY else hard
     return Room.within(descriptors, wanted)
-
-
-def _hosts(settings: Settings) -> int:
-    """Count the places that may be asked."""
-    return len({urlsplit(one.base_url).netloc for one in _endpoints(settings)})
 
 
 def _endpoints(settings: Settings) -> list[Endpoint]:

@@ -1,14 +1,93 @@
-"""Connections to providers that wait for their next question."""
+"""Connections to others: an idle one for the next question, or a new one."""
 
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
+from typing import Protocol
 
-from app.dial import Way
-from app.exchange import Exchange
+from app.dial import Dialer, ProxyLoginError, Way, way_to
+from app.exchange import (
+    Exchange,
+    UnheardError,
+    UpstreamReply,
+    UpstreamUnreachableError,
+    request_head,
+)
 
 IDLE_CONNECTION_S = 60.0
 SWEEP_S = 15.0
+LOGIN_WANTED = 407
+
+
+class Sent(Protocol):
+    """What is sent: `adapters.base.UpstreamRequest`."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class Connections:
+    """All connections of one loop; bounded by whoever asks."""
+
+    def __init__(
+        self, environ: Mapping[str, str], most_idle: int, *, speaks_tls: bool = False
+    ) -> None:
+        """``most_idle`` of a kind are kept. Raises as `Dialer`."""
+        self._environ = environ
+        self._dialer = Dialer(environ, speaks_tls=speaks_tls)
+        self._ways: dict[str, Way] = {}
+        self._idle = IdleConnections(most_idle)
+
+    async def send(self, request: Sent, base_url: str, until: float) -> UpstreamReply:
+        """Send by a connection that is there, or by a new one; ``until`` on the monotonic clock.
+
+        Raises UpstreamUnreachableError and UnusableReplyError.
+        """
+        way = self._way(base_url)
+        start = request_head(
+            request.method, request.url, request.headers, way.login, whole=way.is_whole
+        )
+        head = b"%bcontent-length: %d\r\n\r\n" % (start, len(request.body))
+        connection = self._idle.take(way)
+        if connection is not None:
+            try:
+                return await self._ask(way, connection, head, request.body, until)
+            except UnheardError:
+                pass  # it was closed while it was idle, or just now: it may be asked twice
+        try:
+            async with asyncio.timeout(_left_s(until)):
+                connection = await self._dialer.dial(way)
+        except TimeoutError:
+            raise UpstreamUnreachableError("no connection in time", timed_out=True) from None
+        except ProxyLoginError:
+            return UpstreamReply(LOGIN_WANTED, {}, b"")
+        return await self._ask(way, connection, head, request.body, until)
+
+    async def _ask(
+        self, way: Way, connection: Exchange, head: bytes, body: bytes, until: float
+    ) -> UpstreamReply:
+        try:
+            return await connection.ask(head, body, _left_s(until))
+        finally:
+            self._idle.put(way, connection)
+
+    def _way(self, base_url: str) -> Way:
+        way = self._ways.get(base_url)
+        if way is None:
+            way = self._ways[base_url] = way_to(base_url, self._environ)
+        return way
+
+    async def close(self) -> None:
+        """Close every connection that is not in use; those in use close when they are free."""
+        self._idle.close()
+        await asyncio.sleep(0)  # the transports close in the loop's next turn
 
 
 class IdleConnections:
@@ -63,3 +142,7 @@ class IdleConnections:
             for _, connection in idle:
                 connection.abort()
         self._idle.clear()
+
+
+def _left_s(until: float) -> float:
+    return max(until - time.monotonic(), 0.001)

@@ -10,16 +10,12 @@ import time
 from collections.abc import Mapping
 
 from adapters.base import UpstreamRequest
-from app.connections import IdleConnections
-from app.dial import Dialer, ProxyLoginError, Way, ca_bundle, way_to
+from app.connections import Connections
 from app.exchange import (
     MAX_REPLY_BYTES,
-    Exchange,
-    UnheardError,
     UnusableReplyError,
     UpstreamReply,
     UpstreamUnreachableError,
-    request_head,
 )
 from app.rooms import Rooms
 
@@ -31,12 +27,11 @@ __all__ = [
     "Upstream",
     "UpstreamReply",
     "UpstreamUnreachableError",
-    "ca_bundle",
 ]
 
 MAX_CONNECTIONS = 512
 """In use at a time; as many may be kept unused, for all providers together."""
-REDIRECTS, LOGIN_WANTED = range(300, 400), 407
+REDIRECTS = range(300, 400)
 
 
 class CrowdedUpstreamError(Exception):
@@ -60,10 +55,8 @@ class Upstream:
     ) -> None:
         """``connections`` are all that it may have open, to so many ``hosts``."""
         in_use = max(min(MAX_CONNECTIONS, connections * 3 // 4), 1)
-        self._environ = environ
-        self._dialer = Dialer(environ, speaks_tls=speaks_tls)
-        self._ways: dict[str, Way] = {}
-        self._idle = IdleConnections(max((connections - in_use) // hosts, 1))
+        most_idle = max((connections - in_use) // hosts, 1)
+        self._connections = Connections(environ, most_idle, speaks_tls=speaks_tls)
         # One address that hangs leaves room for the others.
         self._rooms = Rooms(in_use, in_use if hosts == 1 else max(in_use * 3 // 4, 1))
 
@@ -85,53 +78,13 @@ class Upstream:
             except TimeoutError:
                 raise CrowdedUpstreamError from None
         try:
-            return await self._send(request, self._way(base_url), until)
+            reply = await self._connections.send(request, base_url, until)
         finally:
             self._rooms.leave(base_url)
-
-    def _way(self, base_url: str) -> Way:
-        way = self._ways.get(base_url)
-        if way is None:
-            way = self._ways[base_url] = way_to(base_url, self._environ)
-        return way
-
-    async def _send(self, request: UpstreamRequest, way: Way, until: float) -> UpstreamReply:
-        """Send by a connection that is there, or by a new one. Raises as ``send``."""
-        start = request_head(
-            request.method, request.url, request.headers, way.login, whole=way.is_whole
-        )
-        head = b"%bcontent-length: %d\r\n\r\n" % (start, len(request.body))
-        connection = self._idle.take(way)
-        if connection is not None:
-            try:
-                return await self._ask(way, connection, head, request.body, until)
-            except UnheardError:
-                pass  # it was closed while it was idle, or just now: a count may be asked twice
-        try:
-            async with asyncio.timeout(_left_s(until)):
-                connection = await self._dialer.dial(way)
-        except TimeoutError:
-            raise UpstreamUnreachableError("no connection in time", timed_out=True) from None
-        except ProxyLoginError:
-            return UpstreamReply(LOGIN_WANTED, {}, b"")
-        return await self._ask(way, connection, head, request.body, until)
-
-    async def _ask(
-        self, way: Way, connection: Exchange, head: bytes, body: bytes, until: float
-    ) -> UpstreamReply:
-        try:
-            reply = await connection.ask(head, body, _left_s(until))
-        finally:
-            self._idle.put(way, connection)
         if reply.status in REDIRECTS:
             raise UnusableReplyError("a redirect, which is not followed")
         return reply
 
     async def close(self) -> None:
         """Close every connection that is not in use; those in use close when they are free."""
-        self._idle.close()
-        await asyncio.sleep(0)  # the transports close in the loop's next turn
-
-
-def _left_s(until: float) -> float:
-    return max(until - time.monotonic(), 0.001)
+        await self._connections.close()

@@ -24,7 +24,7 @@ from adapters.registry import ESTIMATE
 from app.auth import Authenticator
 from app.config import Settings
 from app.counter import TokenCounter
-from app.dial import way_to
+from app.dial import ca_bundle, way_to
 from app.dispatch import Dispatcher
 from app.keys import Keys
 from app.leader import Leader
@@ -42,7 +42,7 @@ from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
 from app.telemetry.otlp import otlp
 from app.telemetry.webhook import webhook
-from app.upstream import MAX_CONNECTIONS, Upstream, ca_bundle
+from app.upstream import MAX_CONNECTIONS, Upstream
 
 MAX_UNIX_PATH_BYTES = 63
 """The system takes 107, and Sanic binds to a name that is 44 longer first (25.12.1)."""

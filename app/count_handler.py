@@ -22,7 +22,7 @@ from app.replies import JSON
 from app.routing import Route
 from app.telemetry import plain_text, trace_of
 from app.telemetry.end_user import end_user_of_headers
-from app.telling import Asker, event_of
+from app.telling import Asker, tell
 from app.workers import Worker
 
 
@@ -138,7 +138,7 @@ class CountHandler:
             alias=self._route.alias if self._route else "",
             model=self._model,
         )
-        self._worker.telemetry.emit(event_of(asker, self._journey, self._started, outcome))
+        tell(self._worker.telemetry, asker, self._journey, self._started, outcome)
 
 
 class CountResponse(HTTPResponse):

@@ -231,7 +231,7 @@ class TokenCounter:
         # credentials and other deadlines, and their failure is their own; a question that must be
         # asked anew joins no flight that took off before it; one that must not be stored does not
         # lead those that expect the count to be remembered.
-        fresh = trip.question.freshness
+        fresh, journey = trip.question.freshness, trip.journey
         alone = object() if fresh.no_cache else None
         flight = (place.key, pool.first.name, alone, fresh.no_store, fresh.max_age_s)
         now = time.monotonic()
@@ -256,7 +256,7 @@ class TokenCounter:
         try:
             return await self._shared.join(
                 flight,
-                lambda: miss.led_by(self._flights.fly(ask, trip.journey)),
+                lambda: miss.led_by(journey.follow(self._flights.fly(ask, journey))),
                 trip.wait_s(now),
                 patience,
                 len(ask.request.body),

@@ -17,7 +17,7 @@ from app.log import warn_operator
 from app.origin import from_this_machine
 from app.question import Question
 from app.routing import Route
-from app.telling import event_of
+from app.telling import tell
 from app.workers import Worker
 
 
@@ -51,7 +51,7 @@ async def ask(worker: Worker, unknown: Unknown, request_id: str) -> Answer | Pro
     finally:
         alias, model, end_user = route.alias, question.model, question.end_user
         asker = begun.asker(request_id, end_user=end_user, alias=alias, model=model)
-        worker.telemetry.emit(event_of(asker, journey, unknown.started_s, outcome))
+        tell(worker.telemetry, asker, journey, unknown.started_s, outcome)
     return outcome
 
 

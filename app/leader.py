@@ -7,9 +7,9 @@ lead:  sign ─ upstream.send ─ adapter.count ──► Outcome(counted)
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -39,6 +39,8 @@ from app.upstream import (
     UpstreamUnreachableError,
 )
 
+T = TypeVar("T")
+
 
 class Journey(Struct):
     """What happened on the way of one request, for its event: kept on failure too."""
@@ -53,6 +55,26 @@ class Journey(Struct):
     is_counted: bool = False
     """It is one of its caller's misses of this minute (`app.key_limits`)."""
     budget_wait_ms: float = 0.0
+    out: int = 0
+    """Flights of this request that have not landed."""
+    told_later: Callable[[], None] | None = None
+
+    async def follow(self, flight: Awaitable[T]) -> T:
+        """Let a flight land, whether or not its caller waits, and tell of it then."""
+        self.out += 1
+        try:
+            return await flight
+        finally:
+            self.out -= 1
+            if self.told_later is not None and not self.out:
+                self.told_later()
+
+    def tell(self, event: Callable[[], None]) -> None:
+        """Tell when all flights have landed: until then providers may be asked."""
+        if self.out:
+            self.told_later = event
+        else:
+            event()
 
 
 class Outcome(Struct, frozen=True):

@@ -3,11 +3,12 @@
 import time
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from app.errors import ProxyError
 from app.keys import Answer
 from app.leader import Journey
-from app.telemetry import CountEvent
+from app.telemetry import CountEvent, Telemetry
 from app.telemetry.metrics import ERROR_TYPES
 
 OK, CLIENT_CLOSED = 200, 499
@@ -27,6 +28,34 @@ class Asker(Struct):
     end_user: str = ""
     alias: str = ""
     model: str = ""
+
+
+def tell(
+    telemetry: Telemetry,
+    asker: Asker,
+    journey: Journey,
+    started_s: float,
+    outcome: Answer | ProxyError | None,
+) -> None:
+    """Tell of a request once. Of a client that has left: when its question has been answered.
+
+    Only then is known how often a provider was asked. ``started_s`` is as below.
+    """
+    event = event_of(asker, journey, started_s, outcome)
+    if outcome is not None:
+        telemetry.emit(event)
+    else:
+        journey.tell(lambda: telemetry.emit(_landed(asker, journey, started_s, event)))
+
+
+def _landed(asker: Asker, journey: Journey, started_s: float, left: CountEvent) -> CountEvent:
+    """Complete the event of a client that has left; its times are those until then."""
+    return replace(
+        event_of(asker, journey, started_s, None),
+        time_s=left.time_s,
+        duration_ms=left.duration_ms,
+        upstream_ms=left.upstream_ms,
+    )
 
 
 def event_of(

@@ -108,7 +108,7 @@ class HitLane:
         worker = self._worker
         request_id = new_request_id()
         now_s = time.monotonic()
-        worker.metrics.add(ready.series, now_s - started_s)
+        worker.metrics.add(ready.series, now_s - started_s, ready.record.input_tokens)
         if one_of := worker.sampling.takes(now_s):
             event = _event(begun, ready, request_id, started_s)
             worker.telemetry.record(replace(event, one_of=one_of))

@@ -52,6 +52,7 @@ class Layout:
         statuses = (*map(str, STATUSES), OTHER)
         self._add("tallygate_requests_total", model=self.aliases, status=statuses)
         self._add("tallygate_counts_total", model=self.aliases, source=SOURCES)
+        self._add("tallygate_input_tokens_total", model=self.aliases, source=SOURCES)
         self._add("tallygate_errors_total", type=(*ERROR_TYPES, OTHER))
         self._add("tallygate_upstream_calls_total", provider=self.providers)
         for tier, results in TIERS.items():
@@ -101,6 +102,8 @@ class Series(NamedTuple):
     """Where the events of one kind are counted, in the whole array."""
 
     counters: tuple[int, ...]
+    tokens: int
+    """Of what is no number: some slot, to which 0 is added."""
     first_bucket: int
     seconds: int
 
@@ -128,7 +131,7 @@ class Metrics:
     def emit(self, event: CountEvent) -> None:
         """Add one event."""
         kind = Kind(event.alias, event.status, event.source, event.tier, event.error_type)
-        self.add(self.series(kind), event.duration_ms / 1000)
+        self.add(self.series(kind), event.duration_ms / 1000, event.input_tokens)
         if event.upstream_calls:
             calls = self._calls.get(event.provider, self._calls[OTHER])
             self._array[calls] += event.upstream_calls
@@ -140,11 +143,12 @@ class Metrics:
             series = self._memo[kind] = self._series(kind)
         return series
 
-    def add(self, series: Series, seconds: float) -> None:
+    def add(self, series: Series, seconds: float, tokens: int) -> None:
         """Add one of a kind, which took ``seconds``, and asked no provider."""
         array = self._array
         for slot in series.counters:
             array[slot] += 1
+        array[series.tokens] += tokens
         array[series.first_bucket + bisect_left(BUCKETS_S, seconds)] += 1
         array[series.seconds] += seconds
 
@@ -185,6 +189,8 @@ class Metrics:
         model = alias if alias in layout.aliases else OTHER
         code = str(status) if status in STATUSES else OTHER
         slots = [layout.slot("tallygate_requests_total", model=model, status=code)]
+        counted = source or SOURCES[0]
+        tokens = layout.slot("tallygate_input_tokens_total", model=model, source=counted)
         if source:
             slots.append(layout.slot("tallygate_counts_total", model=model, source=source))
         if tier == "local" and source == "cache":
@@ -197,7 +203,9 @@ class Metrics:
         outcome = source or "error"
         first = layout.slot("tallygate_request_seconds_bucket", source=outcome, le="0.0001")
         seconds = layout.slot("tallygate_request_seconds_sum", source=outcome)
-        return Series(tuple(base + slot for slot in slots), base + first, base + seconds)
+        return Series(
+            tuple(base + slot for slot in slots), base + tokens, base + first, base + seconds
+        )
 
     def render(self) -> bytes:
         """Write Prometheus' text format, version 0.0.4, with histogram buckets made cumulative."""
@@ -223,6 +231,7 @@ class Metrics:
 _HELP = {
     "tallygate_requests_total": ("counter", "Requests to count, by model and status."),
     "tallygate_counts_total": ("counter", "Counts answered, by model and where each came from."),
+    "tallygate_input_tokens_total": ("counter", "Tokens counted, by model and source."),
     "tallygate_errors_total": ("counter", "Requests refused, by Anthropic's error type."),
     "tallygate_upstream_calls_total": ("counter", "Requests sent to providers."),
     "tallygate_cache_total": ("counter", "Look-ups and writes of each tier, by what came of them."),

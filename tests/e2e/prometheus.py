@@ -34,12 +34,19 @@ class Sample(NamedTuple):
 
 
 class Prometheus:
-    """Scrapes ``/metrics`` of ``address``, which is ``host:port``; keeps it all in ``folder``."""
+    """Scrapes ``/metrics`` of ``address``, which is ``host:port``; keeps it all in ``folder``.
 
-    def __init__(self, folder: Path, address: str) -> None:
+    It has done so once when it is made. ``rules`` are files of its own kind.
+    """
+
+    def __init__(self, folder: Path, address: str, *rules: Path) -> None:
         program = binary("prometheus")
         job = {"job_name": "tallygate", "static_configs": [{"targets": [address]}]}
-        written = {"global": {"scrape_interval": f"{SCRAPE_S}s"}, "scrape_configs": [job]}
+        written = {
+            "global": {"scrape_interval": f"{SCRAPE_S}s", "evaluation_interval": f"{SCRAPE_S}s"},
+            "rule_files": [str(rule) for rule in rules],
+            "scrape_configs": [job],
+        }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(written))
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
@@ -58,7 +65,7 @@ class Prometheus:
                 stderr=log,
                 start_new_session=True,
             )
-        self._wait_until_ready()
+        self._wait_until_scraped()
 
     def query(self, expression: str) -> list[Sample]:
         """Evaluate PromQL now. What is no number is left out; an error fails the test."""
@@ -77,13 +84,14 @@ class Prometheus:
         assert len(samples) <= 1, f"{expression}: {samples}"
         return samples[0].value if samples else 0.0
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_scraped(self) -> None:
         deadline = time.monotonic() + START_S
         while True:
             assert self._process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline, self._log.read_text()
             try:
-                if httpx.get(f"{self.url}/-/ready").status_code == httpx.codes.OK:
+                ready = httpx.get(f"{self.url}/-/ready").status_code == httpx.codes.OK
+                if ready and self.value("up"):
                     return
             except httpx.TransportError:
                 pass

@@ -104,6 +104,7 @@ lock: ## Renew the lock files after a change of pyproject.toml (ARGS=--upgrade t
 	$(PYTHON) -m venv "$$tmp"; "$$tmp/bin/pip" install --quiet $(UV); \
 	compile() { "$$tmp/bin/uv" $(UV_COMPILE) $(ARGS) "$$@"; }; \
 	compile --group dev pyproject.toml -o requirements.lock; \
+	compile --constraint requirements.lock pyproject.toml -o deploy/requirements.lock; \
 	echo 'anthropic==0.125.0' | compile - -o tests/clients/anthropic-0.lock; \
 	echo 'anthropic==1.17.0' | compile - -o tests/clients/anthropic-1.lock; \
 	echo 'litellm[proxy]==1.108.7' | compile - -o bench/peers/litellm.lock

@@ -39,9 +39,12 @@ FAILS: dict[str, dict[str, Any]] = {
     "says-429": {"status": 429},
     "says-500": {"status": 500},
     "counts-nothing": {"body": {"input_tokens": 0}},
-    "resets": {"reset": True},
+    "is-cut": {"truncate_bytes": -3},
 }
-"""What the provider does instead of counting, by the model."""
+"""What the provider does instead of counting, by the model.
+
+It never ends a connection without a word: then nobody knows whether it was asked.
+"""
 
 
 class Ask(Struct, frozen=True):

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.receiver import Receiver
-from tests.e2e.workload import TOPICS, Facts, note
+from tests.e2e.workload import NO_NUMBER, TOPICS, Facts, note
 from tests.server import Tallygate
 
 Record = Mapping[str, Any]
@@ -61,7 +61,8 @@ def of_records(records: Iterable[Record]) -> Facts:
     for one in records:
         note(
             facts,
-            _outcome(one["status"], one.get("source", "")),
+            str(one["status"]),
+            one.get("source", ""),
             key=one.get("caller", ""),
             end_user=one.get("end_user", ""),
             tokens=one.get("input_tokens", 0),
@@ -77,7 +78,8 @@ def of_spans(collector: Receiver) -> Facts:
         if "http.response.status_code" in says:
             note(
                 facts,
-                _outcome(says["http.response.status_code"], says.get("token_count.source", "")),
+                says["http.response.status_code"],
+                says.get("token_count.source", ""),
                 key=says.get("tallygate.caller", ""),
                 end_user=says.get("user.id", ""),
                 tokens=int(says.get("token_count.input_tokens", 0)),
@@ -88,19 +90,15 @@ def of_spans(collector: Receiver) -> Facts:
 
 
 def of_series(prometheus: Prometheus) -> Facts:
-    """Read the totals of a Prometheus; by status and source, what is a number has a source."""
+    """Read the totals of a Prometheus, which is told neither keys nor end users."""
     facts = Facts()
-    for labels, value in prometheus.query("sum by (source) (tallygate_counts_total)"):
-        facts["outcome", _outcome(200, labels["source"])] = int(value)
     for labels, value in prometheus.query("sum by (status) (tallygate_requests_total)"):
-        if labels["status"] != "200":
-            facts["outcome", labels["status"]] = int(value)
-        else:  # what has no source would show here
-            facts["outcome", "200"] = int(value) - facts.total()
-    tokens = prometheus.value("sum(tallygate_input_tokens_total)")
-    facts["tokens", "counted"] = int(tokens)
-    calls = prometheus.value("sum(tallygate_upstream_calls_total)")
-    facts["calls", "to providers"] = int(calls)
+        facts["status", labels["status"]] = int(value)
+    for labels, value in prometheus.query("sum by (source) (tallygate_counts_total)"):
+        facts["source", labels["source"]] = int(value)
+    facts["source", NO_NUMBER] = int(prometheus.value("sum(tallygate_errors_total)"))
+    facts["tokens", "counted"] = int(prometheus.value("sum(tallygate_input_tokens_total)"))
+    facts["calls", "to providers"] = int(prometheus.value("sum(tallygate_upstream_calls_total)"))
     return +facts
 
 
@@ -122,7 +120,3 @@ def _spans(collector: Receiver) -> Iterator[Record]:
             for span in (one for scope in resource["scopeSpans"] for one in scope["spans"]):
                 said = {one["key"]: one["value"] for one in span["attributes"]}
                 yield {name: next(iter(value.values())) for name, value in said.items()}
-
-
-def _outcome(status: int | str, source: str) -> str:
-    return f"{status} {source}".strip()

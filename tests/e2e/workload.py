@@ -60,20 +60,24 @@ class Ask(Struct, frozen=True):
 
 Facts = Counter[tuple[str, str]]
 """How often what was seen, by topic: one of TOPICS, and what of it."""
-TOPICS = ("outcome", "tokens", "calls", "key", "end user")
+TOPICS = ("status", "source", "tokens", "calls", "key", "end user")
+NO_NUMBER = "none: an error"
+"""The source of what is not answered with a number."""
 
 
 def note(
     facts: Facts,
-    outcome: str,
+    status: str,
+    source: str,
     *,
     key: str = "",
     end_user: str = "",
     tokens: int = 0,
     calls: int = 0,
 ) -> None:
-    """Add one count: its status, with the source of what is a number, and who asked for whom."""
-    facts["outcome", outcome] += 1
+    """Add one count: its status, where its number came from, and who asked for whom."""
+    facts["status", status] += 1
+    facts["source", source or NO_NUMBER] += 1
     facts["key", key] += 1
     facts["end user", end_user] += 1
     facts["tokens", "counted"] += tokens
@@ -164,8 +168,8 @@ def _ask_all(port: int, asks: list[Ask]) -> Facts:
         connection.request("POST", ask.path, ask.body, headers)
         response = connection.getresponse()
         body = json.loads(response.read())
-        outcome = f"{response.status} {response.headers.get('x-tallygate-source', '')}".strip()
-        _saw(facts, ask, outcome, body.get("input_tokens", 0))
+        source = response.headers.get("x-tallygate-source", "")
+        _saw(facts, ask, str(response.status), source, body.get("input_tokens", 0))
     connection.close()
     return facts
 
@@ -185,6 +189,6 @@ def _leave(port: int, model: str) -> Facts:
     return facts
 
 
-def _saw(facts: Facts, ask: Ask, outcome: str, tokens: int = 0) -> None:
+def _saw(facts: Facts, ask: Ask, status: str, source: str = "", tokens: int = 0) -> None:
     key = "" if ask.key == STRANGER else ask.key
-    note(facts, outcome, key=key, end_user=ask.end_user, tokens=tokens)
+    note(facts, status, source, key=key, end_user=ask.end_user, tokens=tokens)

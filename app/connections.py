@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from app.dial import Dialer, ProxyLoginError, Way, way_to
@@ -45,10 +45,13 @@ class Connections:
         self._ways: dict[str, Way] = {}
         self._idle = IdleConnections(most_idle)
 
-    async def send(self, request: Sent, base_url: str, until: float) -> UpstreamReply:
+    async def send(
+        self, request: Sent, base_url: str, until: float, again: Callable[[], None]
+    ) -> UpstreamReply:
         """Send by a connection that is there, or by a new one; ``until`` on the monotonic clock.
 
-        Raises UpstreamUnreachableError and UnusableReplyError.
+        ``again`` hears that what was sent by an idle connection is sent once more: whether it
+        arrived there nobody knows. Raises UpstreamUnreachableError and UnusableReplyError.
         """
         way = self._way(base_url)
         start = request_head(
@@ -59,8 +62,8 @@ class Connections:
         if connection is not None:
             try:
                 return await self._ask(way, connection, head, request.body, until)
-            except UnheardError:
-                pass  # it was closed while it was idle, or just now: it may be asked twice
+            except UnheardError:  # it was closed while it was idle, or just now
+                again()
         try:
             async with asyncio.timeout(_left_s(until)):
                 connection = await self._dialer.dial(way)

@@ -59,6 +59,10 @@ class Journey(Struct):
     """Flights of this request that have not landed."""
     told_later: Callable[[], None] | None = None
 
+    def ask(self) -> None:
+        """Count a call to a provider."""
+        self.upstream_calls += 1
+
     async def follow(self, flight: Awaitable[T]) -> T:
         """Let a flight land, whether or not its caller waits, and tell of it then."""
         self.out += 1
@@ -170,8 +174,9 @@ class Leader:
         elif credential is not None:
             async with asyncio.timeout(_left_s(until)):
                 request = await self._signer.sign(request, credential)
-        journey.upstream_calls += 1
-        return request, await self._upstream.send(request, endpoint.base_url, _left_s(until))
+        journey.ask()
+        left_s, again = _left_s(until), journey.ask
+        return request, await self._upstream.send(request, endpoint.base_url, left_s, again)
 
     def _renewed(self, endpoint: Endpoint) -> bool:
         return endpoint.credential is not None and self._signer.renew(endpoint.credential)

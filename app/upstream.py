@@ -7,7 +7,7 @@ than all the rest of the network (docs/decisions/0001-dependencies.md).
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from adapters.base import UpstreamRequest
 from app.connections import Connections
@@ -61,9 +61,15 @@ class Upstream:
         self._rooms = Rooms(in_use, in_use if hosts == 1 else max(in_use * 3 // 4, 1))
 
     async def send(
-        self, request: UpstreamRequest, base_url: str, timeout_s: float
+        self,
+        request: UpstreamRequest,
+        base_url: str,
+        timeout_s: float,
+        again: Callable[[], None] = lambda: None,
     ) -> UpstreamReply:
         """Send within ``timeout_s`` seconds in all, of which the half at most for room.
+
+        ``again`` hears that it had to be sent a second time (`app.connections`).
 
         Raises UpstreamUnreachableError, UnusableReplyError and CrowdedUpstreamError.
         """
@@ -78,7 +84,7 @@ class Upstream:
             except TimeoutError:
                 raise CrowdedUpstreamError from None
         try:
-            reply = await self._connections.send(request, base_url, until)
+            reply = await self._connections.send(request, base_url, until, again)
         finally:
             self._rooms.leave(base_url)
         if reply.status in REDIRECTS:

@@ -308,3 +308,23 @@ def test_a_closed_idle_connection_is_replaced_unseen() -> None:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         assert asyncio.run(run(f"http://127.0.0.1:{server.server_address[1]}")) == [200] * 50
         server.shutdown()
+
+
+def test_what_is_sent_again_is_told(provider: SimulatedProvider) -> None:
+    """A kept connection ends with the question that it was given: nobody knows if that was read."""
+    path = "/v1/messages/count_tokens"
+    request = UpstreamRequest("POST", provider.url + path, (("x-api-key", "k"),), b"{}")
+    told: list[str] = []
+
+    async def run() -> None:
+        upstream = Upstream({})
+        for _ in range(2):
+            await upstream.send(request, provider.url, 5, lambda: told.append("again"))
+            provider.behave(reset=True, times=1)
+        await upstream.close()
+
+    before = provider.calls
+    asyncio.run(run())
+    assert told == ["again"]
+    assert provider.calls == before + 3
+    provider.clear()

@@ -22,7 +22,7 @@ import aiohappyeyeballs
 import certifi
 from msgspec import Struct
 
-from app.exchange import Exchange, UpstreamUnreachableError
+from app.exchange import PORTS, Exchange, UpstreamUnreachableError
 from cache.names import Names
 
 CONNECT_TIMEOUT_S = 5.0
@@ -30,7 +30,6 @@ NEXT_ADDRESS_S = 0.25
 """A second address is tried beside the first one after this (RFC 8305, section 8: 250 ms)."""
 MAX_TUNNEL_HEAD_BYTES = 16_384
 SUCCESSES, LOGIN_WANTED = range(200, 300), 407
-PORTS = {"http": 80, "https": 443}
 Spoken = TypeVar("Spoken", bound=asyncio.Protocol)
 _CONNECTED = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 

@@ -5,7 +5,7 @@ anything unasked, anything beyond its reply, or not all of it, is closed and nev
 """
 
 import asyncio
-import re
+import select
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import cast
@@ -21,11 +21,11 @@ MAX_HEADERS = 256
 JOINED_BYTES = 65_536
 """Up to this size a body is copied behind its head, to go out in one piece."""
 USER_AGENT = "tallygate/0.1"
-MAX_HEADS = 256
+MAX_STARTS = 256
 _PRINTABLE = "%/:=&?~+!$,;'@()*[]|^{}\\`"
 """What stands in an address as it was written; all else is written by its number."""
-_is_plain = re.compile(r"[\t\x20-\x7e]*").fullmatch
 INTERIM, OK, NO_CONTENT, NOT_MODIFIED = range(100, 200), 200, 204, 304
+PORTS = {"http": 80, "https": 443}
 
 
 class UpstreamReply(Struct, frozen=True):
@@ -73,8 +73,10 @@ class Exchange(asyncio.Protocol):
         "_fault",
         "_headers",
         "_loop",
+        "_news",
         "_parser",
         "_reply",
+        "_said",
         "_status",
         "_transport",
         "_waiting",
@@ -85,7 +87,10 @@ class Exchange(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._parser = HttpResponseParser(self)
         self._transport = None
+        self._news = select.poll()
         self._waiting: asyncio.Future[UpstreamReply] | None = None
+        self._said = False
+        """The last request has had its whole reply."""
         self._begin()
 
     def _begin(self) -> None:
@@ -106,6 +111,7 @@ class Exchange(asyncio.Protocol):
         if transport is None:
             raise UnheardError("closed", timed_out=False)
         self._begin()
+        self._said = False
         waiting: asyncio.Future[UpstreamReply] = self._loop.create_future()
         self._waiting = waiting
         if len(body) <= JOINED_BYTES:
@@ -119,20 +125,27 @@ class Exchange(asyncio.Protocol):
         finally:
             timer.cancel()
             self._waiting = None
-            if self._reply is None:
+            self._said = self._reply is not None
+            self._headers, self._body, self._reply = [], [], None  # while it is idle it keeps none
+            if not self._said:
                 self.abort()
 
     @property
     def is_free(self) -> bool:
-        """Whether another request may be sent: all has been said, on both sides, and no more."""
+        """Whether another request may be sent: all has been said, on both sides, and no more.
+
+        1 a loop is busy; 2 a provider says something unasked, or closes; 3 who comes next is sent
+        before the loop has read that: so the socket itself is looked at.
+        """
         transport = self._transport
         return (
             transport is not None
             and self._waiting is None
-            and self._reply is not None
+            and self._said
             and not self._fault
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
+            and not self._news.poll(0)
         )
 
     def abort(self) -> None:
@@ -143,6 +156,7 @@ class Exchange(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, without a request."""
         self._transport = cast("asyncio.Transport", transport)
+        self._news.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Read a piece of the reply."""
@@ -187,6 +201,8 @@ class Exchange(asyncio.Protocol):
             self._fault = "more than was asked"
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._status:
+            return  # behind a body in chunks: no field of the head
         if len(self._headers) < MAX_HEADERS:
             self._headers.append((name, value))
         else:
@@ -196,8 +212,10 @@ class Exchange(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status in INTERIM:
             self._headers.clear()
-        else:
+        elif status:
             self._status = status
+        else:
+            self._fault = "no HTTP: a status of 000"
 
     def on_body(self, data: bytes) -> None:
         self._body.append(data)
@@ -233,7 +251,6 @@ class Exchange(asyncio.Protocol):
         self.abort()
 
 
-@lru_cache(MAX_HEADS)
 def request_head(
     method: str,
     url: str,
@@ -242,21 +259,39 @@ def request_head(
     *,
     whole: bool,
 ) -> bytes:
-    """Write the head of a request but for its length; most requests of a deployment share it.
+    """Write the head of a request but for its length.
 
     ``whole``: for a proxy, which is asked for the whole URL. Raises ValueError for what would be
     more than one line.
     """
+    lines = [f"{name}: {value}" for name, value in headers]
+    if proxy_authorization:
+        lines.append(f"proxy-authorization: {proxy_authorization}")
+    said = "".join(lines)
+    if not (said.isascii() and said.isprintable()):
+        raise ValueError("a header that cannot be sent")
+    return "\r\n".join((_start(method, url, whole=whole), *lines, "")).encode("ascii")
+
+
+# Without the headers, which hold secrets that are kept nowhere and signatures that come once.
+@lru_cache(MAX_STARTS)
+def _start(method: str, url: str, *, whole: bool) -> str:
     parts = urlsplit(url)
+    host = host_of(url)
     path = quote(parts.path or "/", safe=_PRINTABLE)
     if parts.query:
         path = f"{path}?{quote(parts.query, safe=_PRINTABLE)}"
     if whole:
-        path = f"{parts.scheme}://{parts.netloc}{path}"
-    fields = [("host", parts.netloc), ("user-agent", USER_AGENT), *headers]
-    if proxy_authorization:
-        fields.append(("proxy-authorization", proxy_authorization))
-    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
-    if not all(map(_is_plain, lines)):
-        raise ValueError("a header that cannot be sent")
-    return "".join(f"{line}\r\n" for line in lines).encode("ascii")
+        path = f"{parts.scheme}://{host}{path}"
+    return f"{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}"
+
+
+def host_of(url: str) -> str:
+    """Name the host as ``host`` does, and as AWS wants it signed: no port that goes without saying.
+
+    Raises ValueError for what is no URL.
+    """
+    parts = urlsplit(url)
+    name = parts.hostname or ""
+    host = f"[{name}]" if ":" in name else name
+    return host if parts.port in {None, PORTS[parts.scheme]} else f"{host}:{parts.port}"

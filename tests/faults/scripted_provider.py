@@ -81,6 +81,8 @@ class ScriptedProvider(Listener):
         self.greeting: Script = ()
         """What comes before any request has been read."""
         self.requests: list[Received] = []
+        self.followed = 0
+        """How many scripts have come to their end; the greeting of a connection is one."""
 
     @property
     def url(self) -> str:
@@ -97,6 +99,7 @@ class ScriptedProvider(Listener):
                 await _take(step, reader, writer)
                 if isinstance(step, End):
                     return
+            self.followed += 1
             received = await _read(reader)
             self.requests.append(received)
             script = self.script(received)

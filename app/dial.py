@@ -108,7 +108,10 @@ def proxy_of(target: Target, environ: Mapping[str, str]) -> Proxy | None:
     if not said or _is_excepted(target, _said(environ, "no_proxy")):
         return None
     url = said if "://" in said else f"http://{said}"
-    at, parts = Target.of(url), urlsplit(url)
+    try:
+        at, parts = Target.of(url), urlsplit(url)
+    except ValueError:  # whose own text may quote a part of the login
+        raise ValueError("must begin with http:// or https:// and name a host") from None
     login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
     has_login = parts.username is not None or parts.password is not None
     basic = f"Basic {b64encode(login.encode()).decode()}"
@@ -128,7 +131,8 @@ def _names(one: str, target: Target) -> bool:
     if one == "*":
         return True
     try:
-        return ipaddress.ip_address(target.host) in ipaddress.ip_network(one, strict=False)
+        network = ipaddress.ip_network(one.strip("[]"), strict=False)
+        return ipaddress.ip_address(target.host) in network
     except ValueError:  # one of them is a name
         name = one.removesuffix(f":{target.port}").removeprefix(".").lower()
         return bool(name) and f".{target.host}".endswith(f".{name}")
@@ -270,3 +274,4 @@ class Tunnel(asyncio.Protocol):
         self._transport = None
         if not self._status.done():
             self._status.set_exception(exc or ConnectionResetError())
+            self._status.exception()  # looked at: perhaps nobody waits yet

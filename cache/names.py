@@ -62,7 +62,10 @@ class Names:
                 return  # the loop has ended
 
         # Counted once it runs: where no thread can be had there is nothing that ends.
-        threading.Thread(target=look_up, name="look-up", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name="look-up", daemon=True).start()
+        except RuntimeError as error:
+            raise OSError("no thread for a look-up") from error
         self._hanging += 1
         self._began_s, self._last = now_s, found
         return found

@@ -161,7 +161,11 @@ class Dialer:
                 return await self._dial(way)
         except TimeoutError:
             raise UpstreamUnreachableError("no connection in time", timed_out=True) from None
-        except (OSError, ValueError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # where no thread can be had, the second
             raise UpstreamUnreachableError(type(error).__name__, timed_out=False) from error
 
     async def _dial(self, way: Way) -> Exchange:

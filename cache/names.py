@@ -62,10 +62,7 @@ class Names:
                 return  # the loop has ended
 
         # Counted once it runs: where no thread can be had there is nothing that ends.
-        try:
-            threading.Thread(target=look_up, name="look-up", daemon=True).start()
-        except RuntimeError as error:
-            raise OSError("no thread for a look-up") from error
+        threading.Thread(target=look_up, name="look-up", daemon=True).start()
         self._hanging += 1
         self._began_s, self._last = now_s, found
         return found

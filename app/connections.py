@@ -12,8 +12,8 @@ from app.exchange import (
     UnheardError,
     UpstreamReply,
     UpstreamUnreachableError,
-    request_head,
 )
+from app.request_head import request_head
 
 IDLE_CONNECTION_S = 60.0
 SWEEP_S = 15.0

@@ -18,7 +18,7 @@ from uvloop import new_event_loop
 
 from adapters.base import UpstreamRequest
 from app.dial import CONNECT_TIMEOUT_S, Dialer, Proxy, Target, Tunnel, proxy_of, way_to
-from app.exchange import host_of, request_head
+from app.request_head import host_of, request_head
 from app.upstream import Upstream, UpstreamReply, UpstreamUnreachableError
 from tests.certificates import Authority
 from tests.faults.listener import Listener

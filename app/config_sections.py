@@ -133,17 +133,25 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Otlp(Struct, frozen=True, forbid_unknown_fields=True):
-    """Spans for an OpenTelemetry collector; without an endpoint there are none."""
+    """What an OpenTelemetry collector is sent; without an endpoint nothing is."""
 
     endpoint: Secret | None = None
     """Of OTLP over HTTP: ``/v1/traces`` is appended. A secret, as the webhook's address."""
     headers: dict[str, Secret] = {}
     """What the collector wants to be sent: its key, as a rule."""
+    signals: tuple[Literal["traces", "metrics", "logs"], ...] = ("traces", "metrics")
     service_name: str = "tallygate"
+    compression: Literal["none", "gzip"] = "none"
+    metrics_every_s: Annotated[float, Meta(ge=0.1, le=3_600)] = 15.0
     batch_events: Annotated[int, Meta(ge=1, le=2_000)] = 500
     """Of 2,000 the body is some 4 MB; collectors take 20."""
     flush_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     timeout_s: Annotated[float, Meta(gt=0, le=60)] = 10.0
+
+    @property
+    def has_spans(self) -> bool:
+        """Say whether spans are made."""
+        return self.endpoint is not None and "traces" in self.signals
 
 
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,6 +163,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     jsonl: Jsonl = Jsonl()
     webhook: Webhook = Webhook()
     otlp: Otlp = Otlp()
+    trace_upstream: bool = True
+    """Tell providers which trace a call belongs to: ``traceparent``, and the caller's state."""
 
 
 class PassThrough(Struct, frozen=True, forbid_unknown_fields=True):

@@ -16,7 +16,7 @@ from app.keys import Answer
 from app.leader import Journey
 from app.log import warn_operator
 from app.origin import from_this_machine
-from app.question import Question, decode, decode_native
+from app.question import Question, all_of, decode, decode_native
 from app.repeats import Repeat
 from app.replies import JSON
 from app.routing import Route
@@ -71,11 +71,17 @@ class CountHandler:
         question = self._read()
         self._model, self._end_user = question.model, question.end_user
         self._route = route = worker.counter.route(question, caller)
+        self._journey.trace = worker.tracing.of(self._request_id, *self._trace())
         answer = await worker.counter.count(question, caller, route, self._journey)
         if digest is not None:
             worker.repeats.learn(digest, question, route, answer)
         self._watch(answer)
         return answer
+
+    def _trace(self) -> tuple[str, str]:
+        """Read the caller's ``traceparent`` and ``tracestate``."""
+        headers = self._request.headers
+        return trace_of(headers.get("traceparent", "")), ",".join(all_of(headers, "tracestate"))
 
     def _repeat(self, repeat: Repeat, answer: Answer) -> Answer:
         """Answer bytes that were read before. No await, no decode."""

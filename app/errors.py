@@ -196,8 +196,8 @@ class AnthropicErrorHandler(ErrorHandler):
 
     def default(self, request: Request, exception: Exception) -> HTTPResponse:
         """Render; must not rely on headers or a route, which a bad head leaves empty."""
-        del request
         error = from_framework(exception)
+        request.app.ctx.worker.metrics.http_refusal(error.status)
         request_id = new_request_id()
         return HTTPResponse(
             error.body(request_id),

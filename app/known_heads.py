@@ -43,6 +43,7 @@ VARYING = (
     "idempotency-key",
 )
 """What a client says otherwise in each request, and what is the same to us whatever it says."""
+_ONCE = "x-request-id", "traceparent", "tracestate"
 _SAID_AGAIN = {b"content-length", b"x-stainless-retry-count"}
 """Of these what a client says in the same words for the same question."""
 _split = re.compile(
@@ -79,6 +80,7 @@ class Begun(NamedTuple):
     is_plain: bool
     """Nothing in the head is likely to be said only once."""
     traceparent: str = ""
+    tracestate: str = ""
 
     def asker(self, request_id: str, *, end_user: str, alias: str, model: str) -> Asker:
         """Say who asks what, for the event."""
@@ -160,9 +162,9 @@ class KnownHeads:
         if is_plain and 0 < len(around) <= MAX_AROUND_BYTES:
             self._by_length.put(around, known)
         echo, trace = said.get(b"x-request-id", b""), said.get(b"traceparent", b"")
-        return Begun(
-            known, body_bytes, answers.echoed(echo.decode()), is_plain, trace_of(trace.decode())
-        )
+        state = said.get(b"tracestate", b"").decode()
+        echoed, trace_id = answers.echoed(echo.decode()), trace_of(trace.decode())
+        return Begun(known, body_bytes, echoed, is_plain, trace_id, state)
 
     def _learn(self, raw: bytes) -> Known | None:
         """Understand a head as the ordinary way does; None for one that it refuses."""
@@ -177,7 +179,7 @@ class KnownHeads:
         if asked is None or route is None or not stays or head.expects_continue:
             return NOT_OURS
         # The first of several counts, and may be literal here.
-        if any(len(headers.getall(name, ())) > 1 for name in ("x-request-id", "traceparent")):
+        if any(len(headers.getall(name, ())) > 1 for name in _ONCE):
             return NOT_OURS
         if any(name in headers for name in self._telling):
             return NOT_OURS

@@ -36,7 +36,8 @@ class Unknown(Struct, frozen=True):
 async def ask(worker: Worker, unknown: Unknown, request_id: str) -> Answer | ProxyError:
     """Count, and tell of it once, whatever happens. Raises CancelledError: the client has left."""
     begun, question, route = unknown.begun, unknown.question, unknown.route
-    known, journey = begun.known, Journey()
+    trace = worker.tracing.of(request_id, begun.traceparent, begun.tracestate)
+    known, journey = begun.known, Journey(trace=trace)
     outcome: Answer | ProxyError | None = None
     try:
         count = worker.counter.count

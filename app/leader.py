@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from adapters.base import (
     CannotExpressError,
@@ -31,6 +32,7 @@ from adapters.registry import ADAPTERS
 from app.blanking import blanked_json, blanked_reply, credentials_of
 from app.limits import wait_headers
 from app.log import describe, logger
+from app.telemetry.trace import Trace
 from app.upstream import (
     CrowdedUpstreamError,
     UnusableReplyError,
@@ -40,6 +42,16 @@ from app.upstream import (
 )
 
 T = TypeVar("T")
+
+
+class Asked(Struct):
+    """One request to a provider."""
+
+    deployment: Deployment
+    began_s: float
+    """On the clock of ``time.monotonic``, as the end."""
+    ended_s: float | None = None
+    status: int = 0
 
 
 class Journey(Struct):
@@ -58,6 +70,9 @@ class Journey(Struct):
     out: int = 0
     """Flights of this request that have not landed."""
     told_later: Callable[[], None] | None = None
+    trace: Trace | None = None
+    """What providers are told of the request's trace."""
+    asked: list[Asked] = []
 
     def ask(self) -> None:
         """Count a call to a provider."""
@@ -79,6 +94,16 @@ class Journey(Struct):
             self.told_later = event
         else:
             event()
+
+    def traced(self, request: UpstreamRequest) -> UpstreamRequest:
+        """Say which trace the request that has just begun belongs to.
+
+        Not signed: who stands between may write its own span into it, and what is sent stays valid.
+        """
+        if self.trace is None:
+            return request
+        headers = request.headers + self.trace.onward(len(self.asked))
+        return replace(request, headers=headers)
 
 
 class Outcome(Struct, frozen=True):
@@ -143,7 +168,7 @@ class Leader:
     ) -> Outcome:
         adapter, endpoint = ADAPTERS[deployment.provider], deployment.endpoint
         for renewed in (False, True):
-            sent, reply = await self._send(request, endpoint, until, journey)
+            sent, reply = await self._send(request, deployment, until, journey)
             if reply.status == HTTPStatus.OK:
                 count = _counted(adapter.count(reply.body), sent)
                 return self._outcome(count, request, deployment)
@@ -166,8 +191,9 @@ class Leader:
         return Outcome(count, None, int(self._wall_clock()), dropped, deployment)
 
     async def _send(
-        self, request: UpstreamRequest, endpoint: Endpoint, until: float, journey: Journey
+        self, request: UpstreamRequest, deployment: Deployment, until: float, journey: Journey
     ) -> tuple[UpstreamRequest, UpstreamReply]:
+        endpoint = deployment.endpoint
         credential = endpoint.credential
         if isinstance(credential, HeaderCredential):  # there already: nothing to wait for
             request = await self._signer.sign(request, credential)
@@ -175,8 +201,16 @@ class Leader:
             async with asyncio.timeout(_left_s(until)):
                 request = await self._signer.sign(request, credential)
         journey.ask()
+        asked = Asked(deployment, time.monotonic())
+        journey.asked.append(asked)
         left_s, again = _left_s(until), journey.ask
-        return request, await self._upstream.send(request, endpoint.base_url, left_s, again)
+        try:
+            sent = journey.traced(request)
+            reply = await self._upstream.send(sent, endpoint.base_url, left_s, again)
+            asked.status = reply.status
+        finally:
+            asked.ended_s = time.monotonic()
+        return request, reply
 
     def _renewed(self, endpoint: Endpoint) -> bool:
         return endpoint.credential is not None and self._signer.renew(endpoint.credential)

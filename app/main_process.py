@@ -1,12 +1,15 @@
 """What the main process hands to its workers, and how it changes that while they serve."""
 
 import contextlib
+import os
+import time
 from typing import Any
 
 from sanic import Sanic
 
 from app.config import ConfigError, Settings, load
 from app.config_source import Accepted
+from app.dial import ca_bundle
 from app.log import configure_logging, describe, logger
 from app.process_life.board import ROWS_PER_WORKER, Board
 from app.process_life.leaving import BOARD
@@ -15,6 +18,7 @@ from app.process_life.sanic_inside import MainProcess, hand_over, handed_over
 from app.process_life.supervisor import Supervisor
 from app.shared_limits import share_limits
 from app.telemetry.metrics import carry
+from app.telemetry.otlp.pusher import Counting, Pusher
 from app.workers import Server, metrics_layout, shared_metrics, tell
 
 METRICS, LIMITS = "metrics", "limits"
@@ -29,6 +33,14 @@ def hand_over_all(app: Sanic[Any, Any]) -> None:
     hand_over(app, BOARD, Board(app.state.workers))
     hand_over(app, METRICS, shared_metrics(settings, app.state.workers))
     hand_over(app, LIMITS, share_limits(settings, app.state.workers * ROWS_PER_WORKER))
+    _count_anew(app)
+
+
+def _count_anew(app: Any) -> None:
+    """Say what is pushed to a collector from now on: in one step, as another thread reads it."""
+    settings: Settings = app.ctx.settings
+    layout = metrics_layout(settings)
+    app.ctx.counting = Counting(settings.telemetry.otlp, layout, handed_over(app, METRICS))
 
 
 def supervise(app: Sanic[Any, Any]) -> None:
@@ -43,10 +55,18 @@ def supervise(app: Sanic[Any, Any]) -> None:
         settings: Settings = app.ctx.settings
         return settings.server.drain_notice_s + settings.server.drain_s
 
-    supervisor = Supervisor(
-        MainProcess(app), handed_over(app, BOARD), lambda: _reload(app), drain_s
-    )
+    main = MainProcess(app)
+    supervisor = Supervisor(main, handed_over(app, BOARD), lambda: _reload(app), drain_s)
     supervisor.install(close_listening)
+    pusher = Pusher(lambda: app.ctx.counting, ca_bundle(os.environ), time.time_ns)
+
+    def watch() -> int:
+        try:
+            return supervisor.watch()
+        finally:
+            pusher.end()
+
+    main.watch_with(watch)
 
 
 class _Change:
@@ -62,11 +82,13 @@ class _Change:
         if metrics_layout(new).slots != metrics_layout(self._old).slots:
             hand_over(app, METRICS, shared_metrics(new, app.state.workers))
             self._carry()
+        _count_anew(app)
 
     def take_back(self) -> None:
         self._app.ctx.settings = self._old
         for name, value in self._kept.items():
             hand_over(self._app, name, value)
+        _count_anew(self._app)
 
     def finish(self) -> None:
         self._carry()

@@ -21,6 +21,7 @@ from sanic.server.protocols.http_protocol import HttpProtocol
 
 from app.errors import ProxyError, invalid_request, overloaded, too_large
 from app.heads import Head, Heads, malformed
+from app.telemetry.metrics import CLOSED
 
 PIECE_BYTES = 4096
 """A body is handed on in pieces of this size at least: a list of tiny ones would take far more
@@ -270,6 +271,7 @@ class StrictProtocol(HttpProtocol):
         beyond = len(self.connections) - self.app.ctx.max_connections
         self.is_beyond = beyond >= 0
         if beyond >= self.app.ctx.spare_connections:
+            self.app.ctx.worker.metrics.http_refusal(CLOSED)
             transport.abort()
         super().connection_made(transport)  # type: ignore[no-untyped-call]
         if self.is_beyond:

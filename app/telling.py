@@ -7,8 +7,9 @@ from msgspec.structs import replace
 
 from app.errors import ProxyError
 from app.keys import Answer
-from app.leader import Journey
+from app.leader import Asked, Journey
 from app.telemetry import CountEvent, Telemetry
+from app.telemetry.event import Call
 from app.telemetry.metrics import ERROR_TYPES
 
 OK, CLIENT_CLOSED = 200, 499
@@ -100,6 +101,19 @@ def event_of(
         client_request_id=asker.client_request_id,
         user_agent=asker.user_agent,
         traceparent=asker.traceparent,
+        calls=tuple(_call(one, started_s, now_s) for one in journey.asked),
+    )
+
+
+def _call(asked: Asked, started_s: float, now_s: float) -> Call:
+    deployment = asked.deployment
+    return Call(
+        provider=deployment.provider,
+        upstream_model=deployment.endpoint.upstream_model,
+        deployment=deployment.name,
+        from_ms=(asked.began_s - started_s) * 1000,
+        took_ms=((asked.ended_s or now_s) - asked.began_s) * 1000,
+        status=asked.status,
     )
 
 

@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import MutableSequence
-from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -36,12 +35,11 @@ from app.repeats import Repeats
 from app.routing import Router
 from app.sentinel import Sentinel
 from app.shared_limits import SharedLimits, share_limits
-from app.telemetry import Sampling, Sink, Telemetry
-from app.telemetry.courier import Courier
-from app.telemetry.jsonl import JsonlSink
+from app.telemetry import Sampling, Telemetry
 from app.telemetry.metrics import Layout, Metrics
-from app.telemetry.otlp import otlp
-from app.telemetry.webhook import webhook
+from app.telemetry.open_sinks import open_sinks
+from app.telemetry.otlp.pusher import Counting, Pusher
+from app.telemetry.trace import Tracing
 from app.upstream import MAX_CONNECTIONS, Upstream
 
 MAX_UNIX_PATH_BYTES = 63
@@ -155,22 +153,17 @@ class Worker:
         self.settings = settings
         self.metrics = _metrics(settings, shared, row)
         told = settings.telemetry
-        sinks: list[Sink] = []
         self.sampling = Sampling(told.hit_records_per_s)
         pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
-        if told.jsonl.enabled:
-            sinks.append(JsonlSink(told.jsonl.path, self.sampling, pseudonym_key))
-        rounds = [
-            webhook(told.webhook, pseudonym_key) if told.webhook.url else None,
-            otlp(told.otlp, pseudonym_key) if told.otlp.endpoint else None,
-        ]
-        sinks += [
-            Courier(
-                to, self.sampling, partial(self.metrics.records, to.name), ca_bundle(os.environ)
-            )
-            for to in filter(None, rounds)
-        ]
-        self.telemetry = Telemetry(self.metrics, tuple(sinks), self.sampling)
+        authorities = ca_bundle(os.environ)
+        sinks = open_sinks(told, self.sampling, self.metrics, pseudonym_key, authorities)
+        self.pusher: Pusher | None = None
+        if shared is None:  # else the main process has it
+            counting = Counting(told.otlp, *self.metrics.counted)
+            if counting.is_pushed:
+                self.pusher = Pusher(lambda: counting, authorities, time.time_ns)
+        self.tracing = Tracing(told.otlp.has_spans, told.trace_upstream)
+        self.telemetry = Telemetry(self.metrics, sinks, self.sampling)
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
         urls = [one.base_url for one in _endpoints(settings)]
@@ -221,7 +214,12 @@ class Worker:
         await self.tiers.close()
         await self.credentials.close()
         await self.upstream.close()
-        await asyncio.to_thread(self.telemetry.close)
+        await asyncio.to_thread(self._end_telemetry)
+
+    def _end_telemetry(self) -> None:
+        self.telemetry.close()
+        if self.pusher is not None:
+            self.pusher.end()
 
 
 class Room(Struct, frozen=True):

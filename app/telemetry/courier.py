@@ -6,24 +6,15 @@ emit ─ queue, bounded ─ every flush_s: a batch ─ post ── taken ──�
 
 import contextlib
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Container, Sequence
 
 from msgspec import Struct
-from pyreqwest.client import SyncClient, SyncClientBuilder
-from pyreqwest.exceptions import PyreqwestError
 
 from app.log import warn_operator
 from app.telemetry.event import CountEvent
 from app.telemetry.outbox import Outbox
+from app.telemetry.post import LAST_S, PAUSES_S, Parcel, Poster
 from app.telemetry.sinks import Sampling
-
-PAUSES_S = (0.5, 2.0, 8.0)
-"""Before the second, third and fourth attempt at a batch; then it is given up."""
-LAST_S = 1.0
-"""For the last batch, when the worker ends."""
-USER_AGENT = "tallygate/0.1"
-_TAKEN = range(200, 300)
 
 
 class Lost(Struct, frozen=True):
@@ -32,13 +23,6 @@ class Lost(Struct, frozen=True):
     left_out: int
     """Hits beyond ``telemetry.hit_records_per_s``."""
     dropped: int
-
-
-class Parcel(Struct, frozen=True):
-    """A batch as it is sent: the same body each time, headers that may say when."""
-
-    body: bytes
-    headers: Callable[[], Mapping[str, str]]
 
 
 class Round(Struct, frozen=True):
@@ -54,6 +38,10 @@ class Round(Struct, frozen=True):
     worth_another: Container[int]
     """Statuses after which a batch is sent again."""
     pack: Callable[[Sequence[CountEvent], Lost], Parcel]
+    wants: Callable[[CountEvent], bool] | None = None
+    """Which events are for this receiver, where not all are."""
+    rejected: Callable[[bytes], int] | None = None
+    """How many of a batch an answer says that it has not taken, where answers say so."""
 
     def __repr__(self) -> str:
         return f"<Round to {self.name}>"  # an address may hold a token, and pack a key
@@ -73,10 +61,7 @@ class Courier(Outbox):
         note: Callable[[str, int], None],
         authorities: bytes | None = None,
     ) -> None:
-        """``note`` hears of so many events ``sent`` or ``dropped``.
-
-        ``authorities`` are the operator's own, as PEM.
-        """
+        """``note`` hears of so many events ``sent`` or ``dropped``."""
         super().__init__(to.name)
         self._to = to
         self._sampling = sampling
@@ -88,6 +73,11 @@ class Courier(Outbox):
         self._noted = 0
         self._thread.start()
 
+    def emit(self, event: CountEvent) -> None:
+        """Keep the event for the thread if it is for this receiver, or drop and count it."""
+        if self._to.wants is None or self._to.wants(event):
+            super().emit(event)
+
     def wait(self, timeout_s: float) -> None:
         """Wait for the last batches, LAST_S; what a receiver that hangs leaves is dropped."""
         super().wait(timeout_s)
@@ -95,22 +85,17 @@ class Courier(Outbox):
             self._note("dropped", self._abandon())
 
     def _work(self) -> None:
-        with self._client() as client:
-            while not self._stop.wait(self._to.flush_s):
+        to = self._to
+        with Poster(to.url, to.worth_another, self._authorities, self._stop) as poster:
+            while not self._stop.wait(to.flush_s):
                 while self._waiting and not self._stop.is_set():
-                    self._deliver(client, self._to.timeout_s, PAUSES_S)
+                    self._deliver(poster, to.timeout_s, PAUSES_S)
                 self._tell_drops()
             until = time.monotonic() + LAST_S
             while self._has_more() and (left_s := until - time.monotonic()) > 0:
-                self._deliver(client, min(left_s, self._to.timeout_s), ())
+                self._deliver(poster, min(left_s, to.timeout_s), ())
         self._given_up += self._abandon()
         self._tell_drops()
-
-    def _client(self) -> SyncClient:
-        builder = SyncClientBuilder().follow_redirects(False).user_agent(USER_AGENT)  # noqa: FBT003
-        if self._authorities is not None:
-            builder = builder.add_root_certificate_pem(self._authorities)
-        return builder.build()
 
     def _has_more(self) -> bool:
         return bool(self._waiting) or (self._to.tells_losses and self._lost() != self._told)
@@ -133,52 +118,28 @@ class Courier(Outbox):
     def _lost(self) -> Lost:
         return Lost(self._sampling.left_out, self._dropped + self._given_up)
 
-    def _deliver(self, client: SyncClient, timeout_s: float, pauses_s: tuple[float, ...]) -> None:
+    def _deliver(self, poster: Poster, timeout_s: float, pauses_s: tuple[float, ...]) -> None:
         """Post one batch, again after each pause while that is of use. Raises nothing."""
         events = self._take(self._to.batch_events)
         size, lost = len(events), self._lost()
+        rejected = 0
         try:
-            failure = self._offer(client, events, lost, timeout_s, pauses_s)
+            new = Lost(lost.left_out - self._told.left_out, lost.dropped - self._told.dropped)
+            reply = poster.offer(self._to.pack(events, new), timeout_s, pauses_s)
+            failure = reply.failure
+            if not failure and self._to.rejected is not None:
+                rejected = min(self._to.rejected(reply.said), size)
         except Exception as error:  # noqa: BLE001 -- its text may quote a header: the type has to do
             failure = type(error).__name__
         if not failure:
             self._told = lost
-            self._note("sent", size)
+            self._note("sent", size - rejected)
+            self._given_up += rejected
         else:
             self._given_up += size
             if not size:
                 self._told = lost
-            warn_operator(f"telemetry.{self._to.name}: events were not taken: {failure}")
+        if failure or rejected:
+            why = failure or f"{rejected} of {size} were rejected"
+            warn_operator(f"telemetry.{self._to.name}: events were not taken: {why}")
         self._tell_drops()
-
-    def _offer(
-        self,
-        client: SyncClient,
-        events: Sequence[CountEvent],
-        lost: Lost,
-        timeout_s: float,
-        pauses_s: tuple[float, ...],
-    ) -> str:
-        """Post a batch until it is taken; return why it was not, empty if it was."""
-        told = self._told
-        new = Lost(lost.left_out - told.left_out, lost.dropped - told.dropped)
-        parcel = self._to.pack(events, new)
-        failure, again = self._post(client, parcel, timeout_s)
-        for pause_s in pauses_s:
-            if not again or self._stop.wait(pause_s):
-                break
-            failure, again = self._post(client, parcel, timeout_s)
-        return failure
-
-    def _post(self, client: SyncClient, parcel: Parcel, timeout_s: float) -> tuple[str, bool]:
-        """Post once; return what went wrong, empty if nothing, and whether to try again."""
-        request = client.post(self._to.url).headers(parcel.headers()).body_bytes(parcel.body)
-        request = request.timeout(timedelta(seconds=timeout_s))
-        try:
-            with request.build_streamed() as response:  # what it says besides is not read
-                status = response.status
-        except (PyreqwestError, TimeoutError) as error:
-            return type(error).__name__, True
-        if status in _TAKEN:
-            return "", False
-        return f"status {status}", status in self._to.worth_another

@@ -1,10 +1,22 @@
 """The one record that logs, metrics, traces, webhooks and the usage ledger are made of."""
 
-import re
-
 from msgspec import Struct
 
 MAX_TEXT = 256
+
+
+class Call(Struct, frozen=True, gc=False):
+    """One request to a provider."""
+
+    provider: str
+    upstream_model: str
+    deployment: str
+    from_ms: float
+    """After the beginning of the request that it is for."""
+    took_ms: float
+    """Until it was answered, or its caller waited no longer."""
+    status: int
+    """What the provider said; 0 where nothing was heard."""
 
 
 class CountEvent(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -47,17 +59,8 @@ class CountEvent(Struct, frozen=True, omit_defaults=True, gc=False):
     """Of how many hits this is the one that is told of by itself."""
     traceparent: str = ""
     """The caller's own trace, in W3C's form."""
-
-
-_traceparent = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
-
-
-def trace_of(traceparent: str) -> str:
-    """Take a well-formed ``traceparent``; empty for any other.
-
-    https://www.w3.org/TR/trace-context/ (2021-11): what is malformed is as if it were not there.
-    """
-    return traceparent if _traceparent(traceparent) else ""
+    calls: tuple[Call, ...] = ()
+    """What providers were asked for it, for the spans alone."""
 
 
 def plain_text(value: str) -> str:

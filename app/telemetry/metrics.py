@@ -35,7 +35,11 @@ TIERS = {
 }
 LIMITS = ("rpm", "key_rpm", "key_parallel")
 """A deployment's, and the two of a caller's key."""
-SINKS = ("webhook", "otlp")
+SINKS = ("webhook", "otlp", "otlp_logs", "callbacks")
+"""Those that may lose what they are given; ``otlp`` are the spans."""
+HTTP_REFUSALS = (400, 401, 403, 404, 405, 408, 413, 417, 431, 499, 500, 503, 504, 529)
+CLOSED = "closed"
+"""In place of a status: the connection was closed without a word."""
 RECOUNTS = ("same", "drift", "failed")
 OTHER = "other"
 
@@ -61,6 +65,8 @@ class Layout:
         self._add("tallygate_recounts_total", result=RECOUNTS)
         self._add("tallygate_records_total", sink=SINKS, result=("sent", "dropped"))
         self._add("tallygate_limited_total", limit=LIMITS)
+        refusals = (*map(str, HTTP_REFUSALS), CLOSED, OTHER)
+        self._add("tallygate_http_refusals_total", status=refusals)
         outcomes = (*SOURCES, "error")
         limits = tuple(f"{limit:g}" for limit in BUCKETS_S)
         self._add("tallygate_request_seconds_bucket", source=outcomes, le=(*limits, "+Inf"))
@@ -77,6 +83,16 @@ class Layout:
     def slot(self, name: str, **labels: str) -> int:
         """Return the slot of one series. Raises KeyError for an unknown one."""
         return self.slots[name, tuple(labels.items())]
+
+
+def sums_of(layout: Layout, array: Row) -> list[float]:
+    """Add up all rows, slot by slot."""
+    return [sum(array[slot :: layout.width]) for slot in range(layout.width)]
+
+
+def family_of(name: str) -> str:
+    """Name the metric that a series belongs to: a histogram has several."""
+    return name.removesuffix("_bucket").removesuffix("_sum")
 
 
 def carry(old: Layout, counted: Row, new: Layout, array: Row) -> None:
@@ -128,6 +144,11 @@ class Metrics:
             for one in layout.providers
         }
 
+    @property
+    def counted(self) -> tuple[Layout, Row]:
+        """What all workers have counted, row by row."""
+        return self._layout, self._array
+
     def emit(self, event: CountEvent) -> None:
         """Add one event."""
         kind = Kind(event.alias, event.status, event.source, event.tier, event.error_type)
@@ -172,6 +193,12 @@ class Metrics:
         """Add a refusal by one of LIMITS."""
         self._array[self._base + self._layout.slot("tallygate_limited_total", limit=limit)] += 1
 
+    def http_refusal(self, status: int | str) -> None:
+        """Add a request that was refused before any handler saw it, or beside all of them."""
+        told = str(status) if status in (*HTTP_REFUSALS, CLOSED) else OTHER
+        slot = self._layout.slot("tallygate_http_refusals_total", status=told)
+        self._array[self._base + slot] += 1
+
     def cache_totals(self) -> dict[str, dict[str, int]]:
         """Say what became of look-ups and writes, by tier and result, all workers summed."""
         return {
@@ -209,15 +236,14 @@ class Metrics:
 
     def render(self) -> bytes:
         """Write Prometheus' text format, version 0.0.4, with histogram buckets made cumulative."""
-        width = self._layout.width
-        sums = [sum(self._array[slot::width][: self._rows]) for slot in range(width)]
+        sums = sums_of(self._layout, self._array)
         lines: list[str] = []
         family = ""
         running = 0.0
         for (name, labels), slot in self._layout.slots.items():
-            if name not in {family, "tallygate_request_seconds_sum"}:
-                family = name
-                lines += _header(name)
+            if family_of(name) != family:
+                family = family_of(name)
+                lines += _header(family)
             value = sums[slot]
             if name.endswith("_bucket"):
                 running = value if labels[-1][1] == "0.0001" else running + value
@@ -228,7 +254,7 @@ class Metrics:
         return ("\n".join(lines) + "\n").encode()
 
 
-_HELP = {
+HELP = {
     "tallygate_requests_total": ("counter", "Requests to count, by model and status."),
     "tallygate_counts_total": ("counter", "Counts answered, by model and where each came from."),
     "tallygate_input_tokens_total": ("counter", "Tokens counted, by model and source."),
@@ -239,14 +265,14 @@ _HELP = {
     "tallygate_recounts_total": ("counter", "Remembered counts asked again to find drift."),
     "tallygate_records_total": ("counter", "Events handed on by a sink, or lost by it."),
     "tallygate_limited_total": ("counter", "Calls refused by our own limits, by which."),
-    "tallygate_request_seconds_bucket": ("histogram", "Time to answer, in seconds."),
+    "tallygate_http_refusals_total": ("counter", "Refused before any handler, or beside all."),
+    "tallygate_request_seconds": ("histogram", "Time to answer, in seconds."),
 }
 
 
-def _header(name: str) -> list[str]:
-    kind, text = _HELP[name]
-    name = name.removesuffix("_bucket")
-    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
+def _header(family: str) -> list[str]:
+    kind, text = HELP[family]
+    return [f"# HELP {family} {text}", f"# TYPE {family} {kind}"]
 
 
 def _line(name: str, labels: tuple[tuple[str, str], ...], value: float) -> str:

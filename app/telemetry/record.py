@@ -12,7 +12,7 @@ def record_of(event: CountEvent, pseudonym_key: bytes | None) -> dict[str, Any]:
     record: dict[str, Any] = {"event": "count"}
     for name in event.__struct_fields__:
         value = getattr(event, name)
-        if value and (name, value) != ("one_of", 1):
+        if value and name != "calls" and (name, value) != ("one_of", 1):
             record[name] = value
     if pseudonym_key and event.end_user:
         record["end_user"] = pseudonym(pseudonym_key, event.end_user)

@@ -21,8 +21,9 @@ from functools import partial
 import orjson
 
 from app.config_sections import Webhook
-from app.telemetry.courier import Lost, Parcel, Round
+from app.telemetry.courier import Lost, Round
 from app.telemetry.event import CountEvent
+from app.telemetry.post import Parcel
 from app.telemetry.record import record_of
 
 WORTH_ANOTHER = frozenset({408, 425, 429, *range(500, 600)})

@@ -28,7 +28,7 @@ def collector() -> Iterator[Receiver]:
 def server(
     start: Callable[..., Tallygate], provider: SimulatedProvider, collector: Receiver
 ) -> Tallygate:
-    otlp = {"endpoint": f"{collector.url}/otlp/", "flush_s": 0.1}
+    otlp = {"endpoint": f"{collector.url}/otlp/", "flush_s": 0.1, "signals": ["traces"]}
     return start(
         {
             "model_list": model_list(**{MODEL: anthropic("claude-up", provider.url)}),

@@ -11,8 +11,9 @@ import pytest
 
 from app.telemetry import CountEvent, Sampling, Telemetry
 from app.telemetry import courier as module
-from app.telemetry.courier import Courier, Parcel, Round
+from app.telemetry.courier import Courier, Round
 from app.telemetry.metrics import Layout, Metrics
+from app.telemetry.post import LAST_S, Parcel
 from tests.e2e.receiver import Receiver, until
 from tests.server import free_port
 
@@ -79,7 +80,7 @@ def test_receivers_that_hang_hold_the_end_up_once(deaf: str) -> None:
         for _ in range(25):
             one.emit(EVENT)
     time.sleep(0.2)
-    assert end(*couriers) < module.LAST_S + 1.5
+    assert end(*couriers) < LAST_S + 1.5
     assert 0 < noted["dropped"] <= 75
 
 

@@ -1,0 +1,40 @@
+"""Which sinks a configuration wants."""
+
+from functools import partial
+
+from app.config_sections import Telemetry
+from app.telemetry.courier import Courier, Round
+from app.telemetry.jsonl import JsonlSink
+from app.telemetry.metrics import Metrics
+from app.telemetry.otlp import logs, traces
+from app.telemetry.sinks import Sampling, Sink
+from app.telemetry.webhook import webhook
+
+
+def open_sinks(
+    settings: Telemetry,
+    sampling: Sampling,
+    metrics: Metrics,
+    pseudonym_key: bytes | None,
+    authorities: bytes | None,
+) -> tuple[Sink, ...]:
+    """Open them all; each has a thread of its own. ``authorities`` are the operator's, as PEM."""
+    sinks: list[Sink] = []
+    if settings.jsonl.enabled:
+        sinks.append(JsonlSink(settings.jsonl.path, sampling, pseudonym_key))
+    sinks += [
+        Courier(to, sampling, partial(metrics.records, to.name), authorities)
+        for to in _rounds(settings, pseudonym_key)
+    ]
+    return tuple(sinks)
+
+
+def _rounds(settings: Telemetry, pseudonym_key: bytes | None) -> list[Round]:
+    rounds = []
+    if settings.webhook.url:
+        rounds.append(webhook(settings.webhook, pseudonym_key))
+    if settings.otlp.has_spans:
+        rounds.append(traces(settings.otlp, pseudonym_key))
+    if settings.otlp.endpoint and "logs" in settings.otlp.signals:
+        rounds.append(logs(settings.otlp, pseudonym_key))
+    return rounds

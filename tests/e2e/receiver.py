@@ -16,6 +16,10 @@ class Receiver:
         self.posts: list[tuple[dict[str, str], bytes]] = []
         self.paths: list[str] = []
         self.statuses: list[int] = []
+        self.headers: dict[str, str] = {}
+        """Of every answer, as what it says."""
+        self.says = b""
+        self.delay_s = 0.0
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -24,9 +28,15 @@ class Receiver:
                 sent = {name.lower(): value for name, value in self.headers.items()}
                 receiver.paths.append(self.path)
                 receiver.posts.append((sent, body))
-                self.send_response(receiver.statuses.pop(0) if receiver.statuses else 204)
-                self.send_header("content-length", "0")
+                time.sleep(receiver.delay_s)
+                says = receiver.says
+                usual = 200 if says else 204
+                self.send_response(receiver.statuses.pop(0) if receiver.statuses else usual)
+                for name, value in receiver.headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(says)))
                 self.end_headers()
+                self.wfile.write(says)
 
             def log_message(self, *_: Any) -> None:
                 pass

@@ -86,6 +86,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     settings = load(options.config)
+    settings.callbacks()
     print(start_table(settings))
     for notice in settings.notices:
         print(f"{settings.source}: {notice}", file=sys.stderr)

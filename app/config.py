@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from adapters.base import Secret
+from app.config_callbacks import with_callbacks
 from app.config_checks import check_host, check_receivers, with_cluster
 from app.config_models import Models, read_models
 from app.config_sections import (
@@ -28,6 +29,7 @@ from app.config_sections import (
     Telemetry,
 )
 from app.config_source import ConfigError, KeyPath, Source, read
+from app.telemetry.imported import CallbackImportError, import_all
 from cache.key import derive_secret
 
 __all__ = ["ConfigError", "Settings", "load"]
@@ -61,6 +63,13 @@ class Settings(Struct, frozen=True):
         source = self.cache.key_secret or self.master_key
         return derive_secret(source.reveal() if source else None, purpose)
 
+    def callbacks(self) -> tuple[tuple[str, object], ...]:
+        """Import what is to be called, and name it. Raises ConfigError."""
+        try:
+            return import_all(self.telemetry.callbacks, Path(self.source).absolute().parent)
+        except CallbackImportError as error:
+            raise ConfigError(f"{self.source}: telemetry.callbacks: {error}") from None
+
 
 _OWN = {
     "server": Server,
@@ -91,6 +100,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
     check_host(source, own["cache"])
+    own["telemetry"] = with_callbacks(source, own["telemetry"], notices)
     check_receivers(source, own["telemetry"])
     own["cache"] = with_cluster(source, own["cache"], notices)
     return Settings(

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from adapters.base import Secret
+from app.config_callbacks import is_import_path
 from app.config_sections import MAX_TTL_S, Cache, Cluster, Telemetry
 from app.config_source import KeyPath, Source
 from cache.cluster_url import check_namespace, parse, url_from
@@ -43,10 +44,15 @@ def check_receivers(source: Source, telemetry: Telemetry) -> None:
             raise source.error(("telemetry", *path), "must be an http or https URL")
     if urlsplit(addresses["otlp", "endpoint"] or "").query:
         raise source.error(("telemetry", "otlp", "endpoint"), "must have no query")
-    for name, value in telemetry.otlp.headers.items():
-        if not _is_token(name) or not _is_field_value(value.reveal()):
-            message = "must be a header's name, and printable ASCII: no line end"
-            raise source.error(("telemetry", "otlp", "headers", name), message)
+    for section, headers in (("otlp", telemetry.otlp.headers), ("webhook", webhook.headers)):
+        for name, value in headers.items():
+            if not _is_token(name) or not _is_field_value(value.reveal()):
+                message = "must be a header's name, and printable ASCII: no line end"
+                raise source.error(("telemetry", section, "headers", name), message)
+    for index, path_ in enumerate(telemetry.callbacks):
+        if not is_import_path(path_):
+            message = "must be an import path: my_module.MyLogger"
+            raise source.error(("telemetry", "callbacks", index), message)
     try:
         webhook.signing_key()
     except ValueError as error:

@@ -9,6 +9,7 @@ from msgspec import Struct
 from adapters._address import base_fault
 from adapters.base import Deployment, Endpoint, Params, Secret
 from adapters.registry import ADAPTERS, ESTIMATE, provider_of
+from app.config_callbacks import PLACES
 from app.config_source import KeyPath, Source, shown_variable, variable
 
 _SECRETS = frozenset(
@@ -54,7 +55,7 @@ def _default_timeout_s(source: Source, notices: list[str]) -> float:
     litellm = source.data.get("litellm_settings") or {}
     if not isinstance(litellm, dict):
         raise source.error(("litellm_settings",), "must be a mapping")
-    used = {"request_timeout", "cache", "cache_params"}
+    used = {"request_timeout", "cache", "cache_params", *PLACES}
     notices += [f"litellm_settings.{name} is not used" for name in litellm if name not in used]
     path: KeyPath = ("litellm_settings",)
     return _number(source, litellm, "request_timeout", path) or DEFAULT_TIMEOUT_S

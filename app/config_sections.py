@@ -114,6 +114,8 @@ class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
     """A secret, since many receivers are known by a token in it."""
     secret: Secret | None = None
     """``whsec_`` and base64, to sign with."""
+    headers: dict[str, Secret] = {}
+    """What the receiver wants to be sent besides."""
     batch_events: Annotated[int, Meta(ge=1, le=10_000)] = 500
     flush_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
     timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
@@ -163,6 +165,8 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     jsonl: Jsonl = Jsonl()
     webhook: Webhook = Webhook()
     otlp: Otlp = Otlp()
+    callbacks: tuple[str, ...] = ()
+    """Import paths of objects, or of classes, with the methods of LiteLLM's ``CustomLogger``."""
     trace_upstream: bool = True
     """Tell providers which trace a call belongs to: ``traceparent``, and the caller's state."""
 

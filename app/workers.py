@@ -21,7 +21,7 @@ from adapters.credentials import Credentials
 from adapters.estimate import Estimator
 from adapters.registry import ESTIMATE
 from app.auth import Authenticator
-from app.config import Settings
+from app.config import ConfigError, Settings
 from app.counter import TokenCounter
 from app.dial import ca_bundle, way_to
 from app.dispatch import Dispatcher
@@ -67,6 +67,7 @@ class Server(Sanic[Any, Any]):
         if not unix and not is_loopback(bound):
             _refuse_weak_key(settings, bound)
         _check_surroundings()
+        _check_callbacks(settings)
         self.ctx.bound = None if unix else bound
         if not unix and not sock:
             self.ctx.listening = _listen(host, port, options, share=settings.server.reuse_port)
@@ -82,6 +83,7 @@ class Server(Sanic[Any, Any]):
         if self.ctx.bound is not None and not is_loopback(self.ctx.bound):
             _refuse_weak_key(settings, self.ctx.bound)
         _check_surroundings()
+        _check_callbacks(settings)
 
     def setup_loop(self) -> None:
         """Let workers run on a loop that knows its listener."""
@@ -130,6 +132,14 @@ def _check_surroundings() -> None:
         sys.exit("SSL_CERT_FILE or REQUESTS_CA_BUNDLE: holds a certificate that cannot be read")
 
 
+def _check_callbacks(settings: Settings) -> None:
+    """Import what workers are to call, and call nothing: what fails ends the start here."""
+    try:
+        settings.callbacks()
+    except ConfigError as error:
+        sys.exit(str(error))
+
+
 def is_loopback(host: str) -> bool:
     """Say whether an address or a name to listen on is reached from this machine only."""
     if host == "localhost":
@@ -156,7 +166,14 @@ class Worker:
         self.sampling = Sampling(told.hit_records_per_s)
         pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
         authorities = ca_bundle(os.environ)
-        sinks = open_sinks(told, self.sampling, self.metrics, pseudonym_key, authorities)
+        sinks = open_sinks(
+            told,
+            self.sampling,
+            self.metrics,
+            pseudonym_key=pseudonym_key,
+            authorities=authorities,
+            callbacks=settings.callbacks(),
+        )
         self.pusher: Pusher | None = None
         if shared is None:  # else the main process has it
             counting = Counting(told.otlp, *self.metrics.counted)

@@ -3,6 +3,7 @@
 from functools import partial
 
 from app.config_sections import Telemetry
+from app.telemetry.callback import CallbackSink
 from app.telemetry.courier import Courier, Round
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Metrics
@@ -15,10 +16,15 @@ def open_sinks(
     settings: Telemetry,
     sampling: Sampling,
     metrics: Metrics,
+    *,
     pseudonym_key: bytes | None,
     authorities: bytes | None,
+    callbacks: tuple[tuple[str, object], ...],
 ) -> tuple[Sink, ...]:
-    """Open them all; each has a thread of its own. ``authorities`` are the operator's, as PEM."""
+    """Open them all; each has a thread of its own.
+
+    ``authorities`` are the operator's own, as PEM; so are ``callbacks``, each with its name.
+    """
     sinks: list[Sink] = []
     if settings.jsonl.enabled:
         sinks.append(JsonlSink(settings.jsonl.path, sampling, pseudonym_key))
@@ -26,6 +32,8 @@ def open_sinks(
         Courier(to, sampling, partial(metrics.records, to.name), authorities)
         for to in _rounds(settings, pseudonym_key)
     ]
+    note = partial(metrics.records, "callbacks")
+    sinks += [CallbackSink(name, target, note, pseudonym_key) for name, target in callbacks]
     return tuple(sinks)
 
 

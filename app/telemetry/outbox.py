@@ -15,6 +15,9 @@ class Outbox:
     left then.
     """
 
+    max_waiting: int | None = None
+    """MAX_WAITING, where a sink has no reason for another number."""
+
     def __init__(self, name: str) -> None:
         # Append and popleft are atomic: the loop appends, the thread takes, nobody locks.
         self._waiting: deque[CountEvent] = deque()
@@ -25,7 +28,7 @@ class Outbox:
 
     def emit(self, event: CountEvent) -> None:
         """Keep the event for the thread, or drop and count it."""
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= (self.max_waiting or MAX_WAITING):
             self._dropped += 1
             return
         self._waiting.append(event)

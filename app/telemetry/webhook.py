@@ -31,6 +31,7 @@ WORTH_ANOTHER = frozenset({408, 425, 429, *range(500, 600)})
 
 def webhook(settings: Webhook, pseudonym_key: bytes | None) -> Round:
     """Say where the webhook's batches go, and what they look like."""
+    more = {name.lower(): value.reveal() for name, value in settings.headers.items()}
     return Round(
         name="webhook",
         url=settings.url.reveal() if settings.url else "",
@@ -39,12 +40,16 @@ def webhook(settings: Webhook, pseudonym_key: bytes | None) -> Round:
         timeout_s=settings.timeout_s,
         tells_losses=True,
         worth_another=WORTH_ANOTHER,
-        pack=partial(_pack, settings.signing_key(), pseudonym_key),
+        pack=partial(_pack, settings.signing_key(), more, pseudonym_key),
     )
 
 
 def _pack(
-    key: bytes | None, pseudonym_key: bytes | None, events: Sequence[CountEvent], lost: Lost
+    key: bytes | None,
+    more: dict[str, str],
+    pseudonym_key: bytes | None,
+    events: Sequence[CountEvent],
+    lost: Lost,
 ) -> Parcel:
     data = {
         "events": [record_of(event, pseudonym_key) for event in events],
@@ -53,13 +58,16 @@ def _pack(
     }
     now = datetime.now(UTC).isoformat(timespec="seconds")
     body = orjson.dumps({"type": "tallygate.counts", "timestamp": now, "data": data})
-    return Parcel(body, partial(_headers, key, f"msg_{secrets.token_hex(12)}", body))
+    return Parcel(body, partial(_headers, key, more, f"msg_{secrets.token_hex(12)}", body))
 
 
-def _headers(key: bytes | None, message_id: str, body: bytes) -> dict[str, str]:
+def _headers(
+    key: bytes | None, more: dict[str, str], message_id: str, body: bytes
+) -> dict[str, str]:
     """Write what says which message this is, and when it was sent."""
     stamp = str(int(time.time()))  # noqa: TID251 -- the receiver compares it with its own clock
     headers = {
+        **more,
         "content-type": "application/json",
         "webhook-id": message_id,
         "webhook-timestamp": stamp,

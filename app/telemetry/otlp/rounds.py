@@ -79,7 +79,7 @@ def address(settings: Otlp, signal: str) -> str:
 
 def parcel(settings: Otlp, message: dict[str, Any]) -> Parcel:
     """Write a message as it is sent."""
-    sent = {name: value.reveal() for name, value in settings.headers.items()}
+    sent = {name.lower(): value.reveal() for name, value in settings.headers.items()}
     sent["content-type"] = "application/json"
     body = orjson.dumps(message)
     if settings.compression == "gzip":

@@ -107,7 +107,7 @@ def _langfuse(otlp: Otlp, environ: Mapping[str, str]) -> Otlp | str:
         otlp,
         endpoint=Secret(f"{host.rstrip('/')}/api/public/otel"),
         headers={**headers, **otlp.headers},
-        signals=("traces",),
+        signals=("traces",) if otlp.signals == Otlp().signals else otlp.signals,
     )
 
 

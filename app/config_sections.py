@@ -105,6 +105,10 @@ class Jsonl(Struct, frozen=True, forbid_unknown_fields=True):
     enabled: bool = True
     path: str = "-"
     """A file to append to; ``-`` is standard output."""
+    max_bytes: Annotated[int, Meta(ge=65_536)] | None = None
+    """From this size on it is put aside, as ``path.1``; None: it grows."""
+    keep: Annotated[int, Meta(ge=1, le=1_000)] = 5
+    """How many of those are kept."""
 
 
 class Webhook(Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,12 +7,12 @@ import orjson
 
 from app.log import logger
 from app.telemetry.event import CountEvent
+from app.telemetry.line_file import LineFile
 from app.telemetry.outbox import MAX_WAITING, Outbox
 from app.telemetry.record import record_of
 from app.telemetry.sinks import Sampling
 
 FLUSH_EVERY_S = 0.1
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 class JsonlSink(Outbox):
@@ -23,9 +23,9 @@ class JsonlSink(Outbox):
       says how many. Dropped are also lines that a full disk does not take.
     """
 
-    def __init__(self, path: str, sampling: Sampling, pseudonym_key: bytes | None) -> None:
+    def __init__(self, file: LineFile, sampling: Sampling, pseudonym_key: bytes | None) -> None:
         super().__init__("jsonl")
-        self._path = path
+        self._file = file
         self._sampling = sampling
         self._pseudonym_key = pseudonym_key
         self._unwritten = 0
@@ -36,40 +36,42 @@ class JsonlSink(Outbox):
 
     def _work(self) -> None:
         try:
-            target = 1 if self._path == "-" else os.open(self._path, _APPEND, 0o600)
+            self._file.open()
         except OSError as error:
             logger.error("telemetry.jsonl.path: cannot be opened: %s", error.strerror)
             return
         reported = (0, 0)
         while not self._stop.wait(FLUSH_EVERY_S):
-            reported = self._write(target, reported)
-        self._write(target, reported)
-        if target != 1:
-            os.close(target)
+            reported = self._write(reported)
+        self._write(reported)
+        self._file.close()
 
-    def _write(self, target: int, reported: tuple[int, int]) -> tuple[int, int]:
+    def _write(self, reported: tuple[int, int]) -> tuple[int, int]:
         chunk = bytearray()
         for line in map(self._line, self._take(MAX_WAITING)):
             # All workers share one output: up to PIPE_BUF bytes a write is not torn apart.
             if chunk and len(chunk) + len(line) > select.PIPE_BUF:
-                self._unwritten += self._put(target, chunk)
+                self._unwritten += self._put(chunk)
                 chunk = bytearray()
             chunk += line
-        self._unwritten += self._put(target, chunk)
+        self._unwritten += self._put(chunk)
         lost = (self._sampling.left_out, self._dropped + self._unwritten)
         # What could not be told, on a full disk say, is told with what is lost until then.
-        told = lost != reported and not self._put(target, _left_out(lost, reported))
+        told = lost != reported and not self._put(_left_out(lost, reported))
         return lost if told else reported
 
-    def _put(self, target: int, chunk: bytes | bytearray) -> int:
+    def _put(self, chunk: bytes | bytearray) -> int:
         """Write whole lines, and say how many of them could not be written."""
         view = memoryview(chunk)
+        if not view:
+            return 0
         try:
-            if self._torn and view:
-                os.write(target, b"\n")
+            with self._file.to_append(len(view)) as (target, is_other):
+                if self._torn and not is_other:
+                    os.write(target, b"\n")
                 self._torn = False
-            while view:
-                view = view[os.write(target, view) :]
+                while view:
+                    view = view[os.write(target, view) :]
         except OSError:
             written = len(chunk) - len(view)
             self._torn = self._torn or (written > 0 and chunk[written - 1 : written] != b"\n")

@@ -6,6 +6,7 @@ from app.config_sections import Telemetry
 from app.telemetry.callback import CallbackSink
 from app.telemetry.courier import Courier, Round
 from app.telemetry.jsonl import JsonlSink
+from app.telemetry.line_file import LineFile
 from app.telemetry.metrics import Metrics
 from app.telemetry.otlp import logs, traces
 from app.telemetry.sinks import Sampling, Sink
@@ -27,7 +28,9 @@ def open_sinks(
     """
     sinks: list[Sink] = []
     if settings.jsonl.enabled:
-        sinks.append(JsonlSink(settings.jsonl.path, sampling, pseudonym_key))
+        lines = settings.jsonl
+        file = LineFile(lines.path, lines.max_bytes, lines.keep)
+        sinks.append(JsonlSink(file, sampling, pseudonym_key))
     sinks += [
         Courier(to, sampling, partial(metrics.records, to.name), authorities)
         for to in _rounds(settings, pseudonym_key)

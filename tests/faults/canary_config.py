@@ -49,7 +49,9 @@ class Secrets:
         self.key_secret = canaries.of("cache.key_secret")
         self.webhook = canaries.of("telemetry.webhook.url", "http://127.0.0.1:9/", "")
         self.signing = canaries.of("telemetry.webhook.secret", "whsec_", "A" * 20)
+        self.hook_login = canaries.of("telemetry.webhook.headers", "Bearer ", "")
         self.collector = canaries.of("telemetry.otlp.headers", "Bearer ", "")
+        self.langfuse = canaries.of("LANGFUSE_SECRET_KEY", "sk-lf-", "")
         self.variable = canaries.of("api_key of a variable", "sk-ant-")
         self.container_login = canaries.of("container's authorization")
 
@@ -164,10 +166,16 @@ class Secrets:
                 "log_level": "debug",
                 "hash_end_users": True,
                 "jsonl": {"path": str(folder / "events")},
-                "webhook": {"url": self.webhook, "secret": self.signing, "flush_s": 0.2},
+                "webhook": {
+                    "url": self.webhook,
+                    "secret": self.signing,
+                    "headers": {"authorization": self.hook_login},
+                    "flush_s": 0.2,
+                },
                 "otlp": {
-                    "endpoint": "http://127.0.0.1:9",
-                    "headers": {"authorization": self.collector},
+                    "headers": {"x-collector": self.collector},
+                    "signals": ["logs", "traces", "metrics"],
+                    "metrics_every_s": 0.5,
                     "flush_s": 0.2,
                 },
             },
@@ -177,7 +185,10 @@ class Secrets:
                 "negative_ttl_s": 0.1,
                 "cluster": {} if litellm else cluster,
             },
-            "litellm_settings": {"cache": True, "cache_params": litellm} if litellm else {},
+            "litellm_settings": {
+                "callbacks": ["langfuse_otel"],
+                **({"cache": True, "cache_params": litellm} if litellm else {}),
+            },
         }
 
     def environ(self, login: QuotingLogin, way_out: QuotingProxy) -> dict[str, str]:
@@ -185,6 +196,9 @@ class Secrets:
         proxy = way_out.url.replace("//", f"//user:{quote(self.proxy, safe='')}@")
         return {
             "UPSTREAM_KEY": self.variable,
+            "LANGFUSE_PUBLIC_KEY": "pk-lf-1",
+            "LANGFUSE_SECRET_KEY": self.langfuse,
+            "LANGFUSE_OTEL_HOST": "http://127.0.0.1:9",
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{login.url}/credentials",
             "AWS_CONTAINER_AUTHORIZATION_TOKEN": self.container_login,
             "HTTPS_PROXY": proxy,

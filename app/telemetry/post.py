@@ -20,7 +20,6 @@ LAST_S = 1.0
 MAX_REPLY_BYTES = 65_536
 USER_AGENT = "tallygate/0.1"
 _TAKEN = range(200, 300)
-_MAX_DIGITS = 6
 
 
 class Parcel(Struct, frozen=True):
@@ -114,6 +113,6 @@ def _said(response: SyncResponse) -> bytes:
 def _retry_after_s(response: SyncResponse) -> float:
     """Read for how many seconds the receiver wants to be left alone; a date is not read."""
     told = response.get_header("retry-after") or ""
-    if not (told.isascii() and told.isdigit() and len(told) <= _MAX_DIGITS):
+    if not (told.isascii() and told.isdigit()):
         return 0.0
     return min(float(told), MAX_RETRY_AFTER_S)

@@ -83,6 +83,20 @@ def test_every_count_is_posted_once(
     assert server.metrics()["tallygate_lane_hits_total"] > 1
 
 
+def test_a_receiver_is_sent_what_it_wants_besides(
+    start: Start, provider: SimulatedProvider, receiver: Receiver
+) -> None:
+    """Not in place of what belongs to the message."""
+    headers = {"Authorization": "Bearer the-receivers-key", "Webhook-Id": "not this"}
+    server = start(config(provider, receiver.url, headers=headers))
+    server.count(question())
+    until(lambda: bool(receiver.posts))
+    sent, _ = receiver.posts[0]
+    assert sent["authorization"] == "Bearer the-receivers-key"
+    assert sent["webhook-id"].startswith("msg_")
+    assert "the-receivers-key" not in server.err.read_text() + server.out.read_text()
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not on PATH")
 def test_the_standard_s_own_library_takes_the_signature(
     start: Start, provider: SimulatedProvider, receiver: Receiver

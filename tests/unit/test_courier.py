@@ -120,6 +120,49 @@ def test_a_batch_is_offered_four_times_and_then_told_as_lost() -> None:
 
 
 @pytest.mark.usefixtures("_hasty")
+@pytest.mark.parametrize(("told", "pause_s"), [("1", 1.0), ("-1", 0.0), ("soon", 0.0), ("", 0.0)])
+def test_a_receiver_may_say_when_it_wants_a_batch_again(told: str, pause_s: float) -> None:
+    """In seconds; what cannot be read is not waited for."""
+    noted = Noted()
+    with Receiver() as receiver:
+        receiver.headers, receiver.statuses = {"retry-after": told}, [503]
+        one = courier(receiver.url, noted)
+        began = time.monotonic()
+        one.emit(EVENT)
+        until(lambda: noted["sent"] == 1)
+        assert time.monotonic() - began >= pause_s
+        assert len(receiver.posts) == 2
+        end(one)
+
+
+def test_a_receiver_cannot_ask_for_more_than_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does its wish hold up the end."""
+    monkeypatch.setattr("app.telemetry.post.MAX_RETRY_AFTER_S", 1)
+    noted = Noted()
+    with Receiver() as receiver:
+        receiver.headers, receiver.statuses = {"retry-after": "9" * 400}, [503, 503]
+        one = courier(receiver.url, noted)
+        one.emit(EVENT)
+        until(lambda: len(receiver.posts) == 2)
+        monkeypatch.setattr("app.telemetry.post.MAX_RETRY_AFTER_S", 3600)
+        assert end(one) < LAST_S + 1.5
+    assert noted["sent"] + noted["dropped"] == 1
+
+
+def test_what_an_answer_says_is_rejected_counts_as_dropped() -> None:
+    noted = Noted()
+    with Receiver() as receiver:
+        receiver.says = b"3" + b" " * 100_000
+        one = courier(receiver.url, noted, rejected=int, flush_s=60.0)
+        for _ in range(5):
+            one.emit(EVENT)
+        end(one)
+        assert receiver.posts[0][1] == b"5 0"
+        assert b"0 3" in {body for _, body in receiver.posts}, "told with the next batch"
+    assert noted == {"sent": 2, "dropped": 3}
+
+
+@pytest.mark.usefixtures("_hasty")
 @pytest.mark.parametrize(
     "more",
     [

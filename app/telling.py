@@ -101,7 +101,7 @@ def event_of(
         client_request_id=asker.client_request_id,
         user_agent=asker.user_agent,
         traceparent=asker.traceparent,
-        calls=tuple(_call(one, started_s, now_s) for one in journey.asked),
+        calls=tuple(_call(one, started_s, now_s) for one in journey.asked) if journey.asked else (),
     )
 
 

@@ -35,6 +35,11 @@ def state_of(tracestate: str) -> str:
     return tracestate if known and members else ""
 
 
+def is_sampled(traceparent: str) -> bool:
+    """Say whether the caller records this trace; what nobody has decided is recorded."""
+    return not traceparent or bool(int(traceparent[-2:], 16) & SAMPLED)
+
+
 class Ids(Struct, frozen=True):
     """A count's place in a trace; of what its caller has not begun, ``parent`` is empty."""
 
@@ -43,11 +48,6 @@ class Ids(Struct, frozen=True):
     """Of the SERVER span."""
     parent: str
     flags: int
-
-    @property
-    def is_sampled(self) -> bool:
-        """Say whether the caller records this trace; what nobody has decided is recorded."""
-        return bool(self.flags & SAMPLED)
 
 
 def ids_of(request_id: str, traceparent: str) -> Ids:

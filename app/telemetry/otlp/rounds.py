@@ -19,7 +19,7 @@ from app.config_sections import Otlp
 from app.telemetry.courier import Lost, Round
 from app.telemetry.event import CountEvent
 from app.telemetry.otlp.logs import logs_of
-from app.telemetry.otlp.spans import is_sampled, spans_of
+from app.telemetry.otlp.spans import has_spans, spans_of
 from app.telemetry.otlp.values import resource
 from app.telemetry.post import Parcel
 
@@ -33,13 +33,12 @@ Write = Callable[[dict[str, Any], Sequence[CountEvent]], dict[str, Any]]
 def traces(settings: Otlp, pseudonym_key: bytes | None) -> Round:
     """Say where spans go, and what they look like."""
     write = partial(spans_of, pseudonym_key=pseudonym_key)
-    return _round("otlp", settings, "traces", write, wants=is_sampled)
+    return _round("otlp", settings, "traces", write, wants=has_spans)
 
 
 def logs(settings: Otlp, pseudonym_key: bytes | None) -> Round:
     """Say where log records go, and what they look like."""
-    has_spans = "traces" in settings.signals
-    write = partial(logs_of, pseudonym_key=pseudonym_key, has_spans=has_spans)
+    write = partial(logs_of, pseudonym_key=pseudonym_key, has_spans=settings.has_spans)
     return _round("otlp_logs", settings, "logs", write)
 
 

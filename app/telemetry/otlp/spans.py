@@ -16,16 +16,16 @@ from app.telemetry.otlp.values import (
     of_count,
     provider_name,
 )
-from app.telemetry.trace import Ids, call_id, ids_of
+from app.telemetry.trace import Ids, call_id, ids_of, is_sampled
 
 SERVER, CLIENT = 2, 3
 ERROR = 2
 OK = 200
 
 
-def is_sampled(event: CountEvent) -> bool:
+def has_spans(event: CountEvent) -> bool:
     """Say whether there are spans of it: none of one whose caller traces, but not this time."""
-    return not event.traceparent or ids_of("", event.traceparent).is_sampled
+    return is_sampled(event.traceparent)
 
 
 def spans_of(

@@ -4,11 +4,20 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from bench.provider import SimulatedProvider
 from tests.e2e.collector import Collector, says
-from tests.e2e.exchange import FAILURES_STAND_ALONE, MODEL, anthropic, model_list, question
+from tests.e2e.exchange import (
+    BEARER,
+    COUNT,
+    FAILURES_STAND_ALONE,
+    MODEL,
+    anthropic,
+    model_list,
+    question,
+)
 from tests.e2e.receiver import until
 from tests.server import Tallygate
 
@@ -78,7 +87,10 @@ def test_the_provider_is_told_of_the_call_s_own_span(
     large: bool, server: Tallygate, collector: Collector, provider: SimulatedProvider
 ) -> None:
     body = question(system="x" * 300_000 if large else "x")
-    answer = server.count(body, traceparent=f"00-{TRACE}-{PARENT}-01", tracestate=STATE)
+    traced = {**BEARER, "traceparent": f"00-{TRACE}-{PARENT}-01", "tracestate": STATE}
+    with httpx.Client(base_url=server.url) as client:
+        client.get("/health/liveliness")  # the lane answers on a connection that it knows
+        answer = client.post(COUNT, json=body, headers=traced)
     above, beneath = spans_of(collector, answer.headers["request-id"])
     assert (above["traceId"], above["parentSpanId"]) == (TRACE, PARENT)
     assert told(provider) == [(f"00-{TRACE}-{beneath['spanId']}-01", STATE)]

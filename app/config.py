@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from adapters.base import Secret
-from app.config_checks import check_host, check_receivers, with_cluster
+from app.config_checks import check_paths, check_receivers, with_cluster
 from app.config_models import Models, read_models
 from app.config_sections import (
     Cache,
@@ -90,7 +90,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     master_key = _master_key(source, general)
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
-    check_host(source, own["cache"])
+    check_paths(source, own["cache"], own["telemetry"])
     check_receivers(source, own["telemetry"])
     own["cache"] = with_cluster(source, own["cache"], notices)
     return Settings(

@@ -27,12 +27,15 @@ from app.recent import Recent
 from app.repeats import LARGE_BYTES, Repeat
 from app.telemetry import CountEvent
 from app.telemetry.metrics import Kind, Series
+from app.telemetry.usage import Cell, Names
 from app.telling import event_of
 from app.workers import Worker
 from cache.tiers import Record
 
 MAX_READY = 8192
 """Answers that stay written; each takes about half a kilobyte."""
+MAX_CELLS = 8
+"""Who asks one question, for whom a prepared answer knows where their use is kept."""
 MAX_WHOLE, MAX_WHOLE_BYTES = 8192, 4096
 MAX_WHOLES_BYTES = 8 * 1024 * 1024
 """Whole requests that are known by their bytes, how long one may be, and all together."""
@@ -47,6 +50,8 @@ class Ready(Struct, frozen=True):
     written: bytes
     series: Series
     """Where it is counted."""
+    cells: dict[tuple[str, str], Cell]
+    """Likewise in the ledger, by who asks: each holds until its minute ends."""
 
 
 class HitLane:
@@ -109,6 +114,11 @@ class HitLane:
         request_id = new_request_id()
         now_s = time.monotonic()
         worker.metrics.add(ready.series, now_s - started_s, ready.record.input_tokens)
+        cell = ready.cells.get(begun.known.who)
+        if cell is None or now_s >= cell.until_s:
+            cell = self._cell(begun, ready, now_s)
+        cell.hits += 1
+        cell.tokens += ready.record.input_tokens
         if one_of := worker.sampling.takes(now_s):
             event = _event(begun, ready, request_id, started_s)
             worker.telemetry.record(replace(event, one_of=one_of))
@@ -136,11 +146,30 @@ class HitLane:
             return None if repeat is None else (repeat, found.record)
         return Unknown(begun, digest, question, route, found, started_s)
 
+    def _cell(self, begun: Begun, ready: Ready, now_s: float) -> Cell:
+        """Find where the ledger keeps who asks this."""
+        caller, end_user = who = begun.known.who
+        repeat, answer = ready.repeat, ready.answer
+        deployment = answer.deployment
+        names = Names(
+            caller,
+            end_user or repeat.body_end_user,
+            repeat.route.alias,
+            deployment.endpoint.upstream_model,
+            deployment.provider,
+            answer.source,
+        )
+        cell = self._worker.usage.cell(names, now_s)
+        if len(ready.cells) >= MAX_CELLS:
+            ready.cells.clear()
+        ready.cells[who] = cell
+        return cell
+
     def _prepare(self, repeat: Repeat, record: Record) -> Ready:
         answer, alias = repeat.answer(record), repeat.route.alias
         kind = Kind(alias, HTTPStatus.OK, answer.source, answer.tier, by_lane=True)
         series = self._worker.metrics.series(kind)
-        return Ready(repeat, record, answer, answers.rest(answer, stays_open=True), series)
+        return Ready(repeat, record, answer, answers.rest(answer, stays_open=True), series, {})
 
 
 def _read(pieces: Sequence[bytes], known: Known) -> Question:

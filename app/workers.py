@@ -29,7 +29,7 @@ from app.dispatch import Dispatcher
 from app.keys import Keys
 from app.leader import Leader
 from app.log import logger
-from app.memory import open_tiers
+from app.memory import open_tiers, usage_path
 from app.process_life.board import ROWS_PER_WORKER
 from app.process_life.listening import LoopPolicy, Sockets, listen
 from app.repeats import Repeats
@@ -41,6 +41,8 @@ from app.telemetry.courier import Courier
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
 from app.telemetry.otlp import otlp
+from app.telemetry.usage import Usage
+from app.telemetry.usage_file import UsageFile
 from app.telemetry.webhook import webhook
 from app.upstream import MAX_CONNECTIONS, Upstream
 
@@ -170,7 +172,8 @@ class Worker:
             )
             for to in filter(None, rounds)
         ]
-        self.telemetry = Telemetry(self.metrics, tuple(sinks), self.sampling)
+        self.usage = _usage(settings, pseudonym_key, self.metrics)
+        self.telemetry = Telemetry(self.metrics, tuple(sinks), self.sampling, self.usage)
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
         urls = [one.base_url for one in _endpoints(settings)]
@@ -279,6 +282,14 @@ def _metrics(settings: Settings, shared: MutableSequence[float] | None, row: int
     # Of two views of the same memory the one that is the faster.
     array = cast("MutableSequence[float]", memoryview(cast("Any", shared)).cast("B").cast("d"))
     return Metrics(layout, array, rows=len(array) // layout.width, row=row)
+
+
+def _usage(settings: Settings, pseudonym_key: bytes | None, metrics: Metrics) -> Usage:
+    kept = settings.telemetry.usage
+    file = UsageFile(usage_path(settings), kept.retention_days, kept.max_rows)
+    observe = partial(metrics.records, "usage")
+    users = kept.max_end_users
+    return Usage(file if kept.enabled else None, users, pseudonym_key, observe, WALL_CLOCK)
 
 
 def start_table(settings: Settings) -> str:

@@ -20,16 +20,14 @@ from app.ids import new_request_id
 from app.log import warn_operator
 from app.origin import from_this_machine
 from app.replies import JSON
-from app.telemetry.usage import FLUSH_S, Usage
-from app.telemetry.usage_report import (
-    PARAMETERS,
-    BadQueryError,
-    Query,
+from app.telemetry.usage import Usage
+from app.telemetry.usage.ledger import FLUSH_S
+from app.telemetry.usage.query import PARAMETERS, BadQueryError, Query, parse
+from app.telemetry.usage.report import (
     ReportError,
     SlowReportError,
     as_csv,
     as_json,
-    parse,
     read_report,
     rfc3339,
 )
@@ -99,8 +97,8 @@ def _report(ledger: Usage, query: Query) -> tuple[bytes, dict[str, str]]:
     if ledger.file is None:
         raise ReportError("switched off")
     report = read_report(ledger.file.path, query)
-    # Others have written theirs half a second ago at the latest.
-    complete_until_s = ledger.complete_until_s - FLUSH_S
+    # Other workers have written theirs as well by then, unless the file takes nothing.
+    complete_until_s = ledger.complete_until_s - 2 * FLUSH_S
     headers = {
         "x-tallygate-complete-until": rfc3339(complete_until_s),
         "x-tallygate-truncated": "true" if report.truncated else "false",

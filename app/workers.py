@@ -41,8 +41,7 @@ from app.telemetry.courier import Courier
 from app.telemetry.jsonl import JsonlSink
 from app.telemetry.metrics import Layout, Metrics
 from app.telemetry.otlp import otlp
-from app.telemetry.usage import Usage
-from app.telemetry.usage_file import UsageFile
+from app.telemetry.usage import Usage, UsageFile
 from app.telemetry.webhook import webhook
 from app.upstream import MAX_CONNECTIONS, Upstream
 

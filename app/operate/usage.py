@@ -10,18 +10,14 @@ from app.config import load
 from app.memory import usage_path
 from app.operate.commands import WALL_CLOCK
 from app.operate.terminal import remark, say
-from app.telemetry.usage import inert
-from app.telemetry.usage_report import (
-    GROUPS,
-    MAX_LIMIT,
-    SUMS,
-    BadQueryError,
+from app.telemetry.inert import inert
+from app.telemetry.usage.query import GROUPS, MAX_LIMIT, SUMS, BadQueryError, parse
+from app.telemetry.usage.report import (
     Report,
     ReportError,
     SlowReportError,
     as_csv,
     as_json,
-    parse,
     read_report,
 )
 
@@ -82,6 +78,10 @@ def table(report: Report) -> list[str]:
     """Align names to the left and sums to the right; what is no text is escaped."""
     names = len(report.query.group_by)
     cells = [[_shown(value) for value in row] for row in report.rows]
+    if names and not report.truncated:
+        sums = zip(*(row[names:] for row in report.rows), strict=True)
+        totals = [sum(map(int, column)) for column in sums] or [0] * len(SUMS)
+        cells.append(["total", *[""] * (names - 1), *map(_shown, totals)])
     heads = [*report.query.group_by, *(name.replace("_", " ") for name in SUMS)]
     lines = [heads, *cells]
     widths = [max(cell_len(line[at]) for line in lines) for at in range(len(heads))]

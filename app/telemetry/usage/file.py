@@ -17,9 +17,9 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from app.log import logger
+from app.telemetry.usage.table import DAY_MINUTES, SCHEMA, Row, add, claim, fold, prune
 from cache.private_sqlite import (
     HostFileError,
     connect,
@@ -30,67 +30,13 @@ from cache.private_sqlite import (
     transaction,
 )
 
-OTHER = "other"
-"""Who is not told apart from others."""
 SCHEMA_VERSION = 1
 LOCK_S = 1.0
-HOUR, DAY = 60, 1440
-"""In minutes."""
-MAX_STEPS = 48
-"""Hours that are pruned or folded in a minute."""
 _WAL_BYTES = 4 * 2**20
-
-_SCHEMA = (
-    """
-    CREATE TABLE usage (
-      minute INTEGER NOT NULL, -- since 1970
-      caller TEXT NOT NULL, end_user TEXT NOT NULL, model TEXT NOT NULL,
-      upstream_model TEXT NOT NULL, provider TEXT NOT NULL, source TEXT NOT NULL,
-      requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL, upstream_calls INTEGER NOT NULL,
-      errors INTEGER NOT NULL, upstream_calls_saved INTEGER NOT NULL,
-      PRIMARY KEY (minute, caller, end_user, model, upstream_model, provider, source)
-    ) WITHOUT ROWID
-    """,
-    "CREATE TABLE state (name TEXT PRIMARY KEY, minute INTEGER NOT NULL) WITHOUT ROWID",
-    "INSERT INTO state VALUES ('tidied', 0), ('folded', 0)",
-)
-_ADD = """
-INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-  requests = requests + excluded.requests,
-  input_tokens = input_tokens + excluded.input_tokens,
-  upstream_calls = upstream_calls + excluded.upstream_calls,
-  errors = errors + excluded.errors,
-  upstream_calls_saved = upstream_calls_saved + excluded.upstream_calls_saved
-"""
-_CLAIM = "UPDATE state SET minute = ?1 WHERE name = 'tidied' AND (minute < ?1 OR minute > ?1 + 1)"
-_FOLDED = """
-SELECT ?1 / 60 * 60, caller, iif(end_user = '', '', 'other'), model,
-  iif(upstream_model = '', '', 'other'), provider, source,
-  sum(requests), sum(input_tokens), sum(upstream_calls), sum(errors), sum(upstream_calls_saved)
-FROM usage WHERE minute >= ?1 AND minute < ?2 GROUP BY 2, 3, 4, 5, 6, 7
-"""
-_DELETE = "DELETE FROM usage WHERE minute >= ? AND minute < ?"
 
 
 class UsageFileError(Exception):
     """The file does not take what is written; the text is for the operator."""
-
-
-class Row(NamedTuple):
-    """What some names used in one minute."""
-
-    minute: int
-    caller: str
-    end_user: str
-    model: str
-    upstream_model: str
-    provider: str
-    source: str
-    requests: int
-    input_tokens: int
-    upstream_calls: int
-    errors: int
-    upstream_calls_saved: int
 
 
 class UsageFile:
@@ -101,7 +47,7 @@ class UsageFile:
 
     def __init__(self, path: Path, retention_days: float, max_rows: int) -> None:
         self.path = path
-        self._retention_minutes = int(retention_days * DAY)
+        self._retention_minutes = int(retention_days * DAY_MINUTES)
         self._max_rows = max_rows
         self._writer: sqlite3.Connection | None = None
         self._anchor: sqlite3.Connection | None = None
@@ -114,17 +60,17 @@ class UsageFile:
             writer = self._open()
             if rows:
                 with transaction(writer):
-                    writer.executemany(_ADD, rows)
+                    add(writer, rows)
 
     def tidy(self, minute: int) -> None:
         """Once a minute, whoever comes first: delete what is too old, fold what is too much."""
         with self._telling():
             writer = self._open()
             with transaction(writer):
-                is_mine = writer.execute(_CLAIM, (minute,)).rowcount > 0
+                is_mine = claim(writer, minute)
             if is_mine:
-                self._prune(writer, minute - self._retention_minutes)
-                self._fold(writer, minute)
+                prune(writer, minute - self._retention_minutes)
+                fold(writer, minute, self._max_rows)
 
     def close(self) -> None:
         """Close both connections, in the order that deletes no file."""
@@ -133,37 +79,6 @@ class UsageFile:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
         self._writer = self._anchor = self._inode = None
-
-    def _prune(self, writer: sqlite3.Connection, before: int) -> None:
-        for _ in range(MAX_STEPS):
-            first = _first(writer, 0)
-            if first is None or first >= before:
-                return
-            with transaction(writer):
-                writer.execute(_DELETE, (first, min(first + HOUR, before)))
-
-    def _fold(self, writer: sqlite3.Connection, minute: int) -> None:
-        """Make hours of the oldest minutes, without end users; at last, forget the oldest hour."""
-        for _ in range(MAX_STEPS):
-            (rows,) = writer.execute("SELECT count(*) FROM usage").fetchone()
-            if rows <= self._max_rows:
-                return
-            ask = "SELECT minute FROM state WHERE name = 'folded'"
-            first = _first(writer, writer.execute(ask).fetchone()[0])
-            until = minute - 1  # what is being written is left alone
-            with transaction(writer):
-                if first is None or first >= until:
-                    first = _first(writer, 0) or 0
-                    if first >= until:
-                        return
-                    writer.execute(_DELETE, (first, min(first + HOUR, until)))
-                    logger.warning("telemetry.usage: over max_rows, its oldest hour is forgotten")
-                    continue
-                until = min(first // HOUR * HOUR + HOUR, until)
-                folded = writer.execute(_FOLDED, (first, until)).fetchall()
-                writer.execute(_DELETE, (first, until))
-                writer.executemany(_ADD, folded)
-                writer.execute("UPDATE state SET minute = ? WHERE name = 'folded'", (until,))
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -219,7 +134,7 @@ class UsageFile:
         writer.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         with transaction(writer):
             if not version:
-                for statement in _SCHEMA:
+                for statement in SCHEMA:
                     writer.execute(statement)
             # Always written, so that a file that cannot be written to says so here.
             writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -260,12 +175,6 @@ class UsageFile:
 
     def _beside(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
-
-
-def _first(writer: sqlite3.Connection, least: int) -> int | None:
-    ask = "SELECT min(minute) FROM usage WHERE minute >= ?"
-    first: int | None = writer.execute(ask, (least,)).fetchone()[0]
-    return first
 
 
 def _inode(path: Path) -> tuple[int, int] | None:

@@ -15,8 +15,8 @@ from app.telemetry.usage.table import OTHER, Row
 
 FLUSH_S = 0.5
 """How often is written; a worker that is killed loses what it has counted since."""
-LAST_S = 1.2
-"""How long a worker that ends tries to write the rest."""
+LAST_S = 0.4
+"""How long a worker that ends tries again to write the rest; one try may take a second."""
 MAX_PENDING = 20_000
 """Rows that wait for a file that does not take them; beyond it end users and upstream models are
 all OTHER; of these, as many again."""
@@ -67,9 +67,13 @@ class Usage:
         self.readers.shutdown(wait=False, cancel_futures=True)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until it is, or is left."""
-        if self.file is not None:
-            self._thread.join(timeout_s)
+        """Wait until it is, or is left; then say how much that is."""
+        if self.file is None:
+            return
+        self._thread.join(timeout_s)
+        self._drop(sum(sums[0] for sums in tuple(self._pending.values())))
+        if self._dropped:
+            logger.error("telemetry.usage: %d requests are not in it", self._dropped)
 
     def flush(self) -> bool:
         """Write all that has been counted by now; say whether it is written. In any thread."""
@@ -101,13 +105,8 @@ class Usage:
         until_s = time.monotonic() + LAST_S
         while not self._try() and time.monotonic() < until_s:
             time.sleep(0.05)
-        with self._flushing:
-            self._drop(sum(sums[0] for sums in self._pending.values()))
-            self._pending.clear()
-            if self._dropped:
-                logger.error("telemetry.usage: %d requests are not in it", self._dropped)
-            if self.file is not None:
-                self.file.close()
+        if self.file is not None:
+            self.file.close()
 
     def _try(self) -> bool:
         try:

@@ -49,7 +49,7 @@ def _usage(options: argparse.Namespace) -> int:
         pairs = [(name, value) for name, value in given.items() if value is not None]
         query = parse(pairs, WALL_CLOCK())
     except BadQueryError as error:
-        remark(f"--{error}")
+        remark("--" + str(error).replace("_", "-", 1))
         return 2
     path = usage_path(settings)
     if not path.exists():

@@ -53,11 +53,15 @@ class Query(Struct, frozen=True):
 
 
 def parse(pairs: Iterable[tuple[str, str]], now_s: float) -> Query:
-    """Read the parameters of a question. Raises BadQueryError."""
+    """Read the parameters of a question. Raises BadQueryError, which quotes none of it.
+
+    Where a parameter is unknown a key may stand.
+    """
     given: dict[str, str] = {}
     for name, value in pairs:
         if name not in PARAMETERS:
-            raise BadQueryError(f"{name[:64]}: unknown parameter{_nearest(name, PARAMETERS)}")
+            known = ", ".join(PARAMETERS)
+            raise BadQueryError(f"unknown parameter{_nearest(name, PARAMETERS)}; known: {known}")
         if name in given:
             raise BadQueryError(f"{name}: given twice; give it once, several values by commas")
         given[name] = value
@@ -86,15 +90,14 @@ def _groups(value: str) -> tuple[str, ...]:
 
 def _one_of(parameter: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        shown = value[:64]
         near = _nearest(value, known)
-        raise BadQueryError(f"{parameter}: {shown} is none of {', '.join(known)}{near}")
+        raise BadQueryError(f"{parameter}: must be of {', '.join(known)}{near}")
     return value
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name[:64], known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def _limit(value: str) -> int:

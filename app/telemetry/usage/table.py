@@ -36,8 +36,8 @@ INSERT INTO usage VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPD
 """
 _CLAIM = "UPDATE state SET minute = ?1 WHERE name = 'tidied' AND (minute < ?1 OR minute > ?1 + 1)"
 _FOLDED = """
-SELECT ?1 / 60 * 60, caller, iif(end_user = '', '', 'other'), model,
-  iif(upstream_model = '', '', 'other'), provider, source,
+SELECT ?1 / 60 * 60, caller, CASE end_user WHEN '' THEN '' ELSE 'other' END, model,
+  CASE upstream_model WHEN '' THEN '' ELSE 'other' END, provider, source,
   sum(requests), sum(input_tokens), sum(upstream_calls), sum(errors), sum(upstream_calls_saved)
 FROM usage WHERE minute >= ?1 AND minute < ?2 GROUP BY 2, 3, 4, 5, 6, 7
 """

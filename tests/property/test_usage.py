@@ -303,3 +303,27 @@ def row(minute: int, end_user: str, caller: str = "team") -> Row:
 def all_rows(path: Path) -> list[Row]:
     with closing(sqlite3.connect(path)) as reader:
         return [Row(*one) for one in reader.execute("SELECT * FROM usage")]
+
+
+def test_a_file_that_is_broken_far_inside_is_put_aside_when_that_shows(tmp_path: Path) -> None:
+    """Its beginning reads well, so that opening it again would not tell."""
+    path = tmp_path / "usage.sqlite3"
+    file = UsageFile(path, retention_days=31, max_rows=1_000_000)
+    file.write([row(minute, f"u{user}") for minute in range(100) for user in range(50)])
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = other.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'usage'"
+        ).fetchone()
+        pages = path.stat().st_size // 4096
+    with path.open("r+b") as opened:
+        for page in range(pages * 2 // 3, pages):
+            if page + 1 != root:
+                opened.seek(4096 * page)
+                opened.write(b"\xff" * 4096)
+    with pytest.raises(UsageFileError, match="malformed"):
+        file.write([row(minute, "again") for minute in range(100)])
+    file.write([row(1, "again")])
+    assert all_rows(path) == [row(1, "again")]
+    assert [*tmp_path.glob("usage.sqlite3.corrupt-*")]
+    file.close()

@@ -327,3 +327,19 @@ def test_a_file_that_is_broken_far_inside_is_put_aside_when_that_shows(tmp_path:
     assert all_rows(path) == [row(1, "again")]
     assert [*tmp_path.glob("usage.sqlite3.corrupt-*")]
     file.close()
+
+
+def test_one_process_tidies_up_in_a_minute(tmp_path: Path) -> None:
+    """However many write to the file."""
+    path, now = tmp_path / "usage.sqlite3", int(NOON_S // 60)
+    files = [UsageFile(path, retention_days=1, max_rows=1_000) for _ in range(2)]
+    for file in files:
+        file.write([])
+    files[0].tidy(now)
+    files[0].write([row(now - 2000, "old")])
+    for minute, left in ((now, 1), (now + 1, 0)):
+        for file in files:
+            file.tidy(minute)
+        assert len(all_rows(path)) == left
+    for file in files:
+        file.close()

@@ -130,7 +130,7 @@ class HitLane:
         worker = self._worker
         request_id = new_request_id()
         now_s = time.monotonic()
-        worker.metrics.add(ready.series, now_s - started_s, ready.record.input_tokens)
+        worker.metrics.add(ready.series, now_s - started_s, ready.tokens)
         cell.hits += 1
         cell.tokens += ready.tokens
         if one_of := worker.sampling.takes(now_s):

@@ -117,7 +117,7 @@ def events(server: Tallygate) -> list[dict[str, Any]]:
 def usage(server: Tallygate) -> list[dict[str, Any]]:
     """What the ledger says, by all but the minute."""
     names = "key,end_user,model,upstream_model,provider,source"
-    asked = {"group_by": names, "limit": 100_000}
+    asked = {"group_by": names, "limit": "100000"}
     answer = httpx.get(f"{server.url}/usage", params=asked, headers={"x-api-key": KEY})
     rows: list[dict[str, Any]] = answer.json()["data"]
     return rows

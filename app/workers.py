@@ -286,7 +286,7 @@ def _metrics(settings: Settings, shared: MutableSequence[float] | None, row: int
 def _usage(settings: Settings, pseudonym_key: bytes | None, metrics: Metrics) -> Usage:
     kept = settings.telemetry.usage
     file = UsageFile(usage_path(settings), kept.retention_days, kept.max_rows)
-    observe = partial(metrics.records, "usage")
+    observe = partial(metrics.records, "ledger")
     users = kept.max_end_users
     return Usage(file if kept.enabled else None, users, pseudonym_key, observe, WALL_CLOCK)
 

@@ -35,7 +35,7 @@ TIERS = {
 }
 LIMITS = ("rpm", "key_rpm", "key_parallel")
 """A deployment's, and the two of a caller's key."""
-SINKS = ("webhook", "otlp", "usage")
+SINKS = ("webhook", "otlp", "ledger")
 RECOUNTS = ("same", "drift", "failed")
 OTHER = "other"
 

@@ -221,7 +221,7 @@ def test_a_file_of_another_user_is_refused(begin: Begin, folder: Path) -> None:
     (line,) = errors(server)
     assert "belongs to another user" in line
     assert file.read_bytes() == b""
-    assert server.metrics()['tallygate_records_total{sink="usage",result="sent"}'] == 0
+    assert server.metrics()['tallygate_records_total{sink="ledger",result="sent"}'] == 0
 
 
 def test_a_file_of_a_newer_program_is_left_alone(begin: Begin, folder: Path) -> None:

@@ -1,9 +1,10 @@
-"""``python -m app``: serve, check, count, cache.
+"""``python -m app``: serve, check, count, cache, usage.
 
 python -m app serve --workers 8
 python -m app check config.yaml
 echo "Hello, how are you?" | python -m app count - --model local-estimate
 python -m app cache stats
+python -m app usage --since 7d --group-by key,model
 """
 
 import argparse
@@ -17,6 +18,7 @@ import msgspec
 
 from app.config import ConfigError, Settings, load
 from app.operate.commands import add_cache_commands
+from app.operate.usage import add_usage_command
 from app.operate.verify import Reply, verify
 from app.workers import start_table
 
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m app", description="Tallygate")
-    commands = parser.add_subparsers(required=True, metavar="serve | check | count | cache")
+    commands = parser.add_subparsers(required=True, metavar="serve | check | count | cache | usage")
 
     serve = commands.add_parser("serve", help="serve until SIGTERM")
     serve.add_argument("--config", help="default: $TALLYGATE_CONFIG, else ./config.yaml")
@@ -56,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_server_options(count)
     count.set_defaults(run=_count)
 
+    add_usage_command(commands)
     verify_ = add_cache_commands(commands).add_parser(
         "verify", help="count bodies again, and compare with what a running server remembers"
     )

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from adapters.base import Secret
 from app.config_callbacks import with_callbacks
-from app.config_checks import check_host, check_receivers, with_cluster
+from app.config_checks import check_paths, check_receivers, with_cluster
 from app.config_models import Models, read_models
 from app.config_sections import (
     Cache,
@@ -99,7 +99,7 @@ def load(path: str | None = None, environ: Mapping[str, str] = os.environ) -> Se
     master_key = _master_key(source, general)
     keys, weak = _keys(source, master_key)
     models = read_models(source, notices)
-    check_host(source, own["cache"])
+    check_paths(source, own["cache"], own["telemetry"])
     own["telemetry"] = with_callbacks(source, own["telemetry"], notices)
     check_receivers(source, own["telemetry"])
     own["cache"] = with_cluster(source, own["cache"], notices)

@@ -20,16 +20,21 @@ _is_field_value = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?").fullmat
 _is_host = re.compile(r"[A-Za-z0-9._:\-]+").fullmatch
 
 
-def check_host(source: Source, cache: Cache) -> None:
+def check_paths(source: Source, cache: Cache, telemetry: Telemetry) -> None:
     """Refuse a path that can never be a file's, rather than end in every worker."""
-    if cache.host.path is None:
+    _check_path(source, ("cache", "host", "path"), cache.host.path)
+    _check_path(source, ("telemetry", "usage", "path"), telemetry.usage.path)
+
+
+def _check_path(source: Source, at: KeyPath, given: str | None) -> None:
+    if given is None:
         return
     try:
-        path = Path(cache.host.path).expanduser()
+        path = Path(given).expanduser()
     except RuntimeError as error:
-        raise source.error(("cache", "host", "path"), str(error)) from None
-    if not cache.host.path.strip() or not path.name or "\0" in cache.host.path:
-        raise source.error(("cache", "host", "path"), "must name a file")
+        raise source.error(at, str(error)) from None
+    if not given.strip() or not path.name or "\0" in given:
+        raise source.error(at, "must name a file")
 
 
 def check_receivers(source: Source, telemetry: Telemetry) -> None:

@@ -160,6 +160,19 @@ class Otlp(Struct, frozen=True, forbid_unknown_fields=True):
         return self.endpoint is not None and "traces" in self.signals
 
 
+class Usage(Struct, frozen=True, forbid_unknown_fields=True):
+    """The ledger: who asked how much, minute by minute."""
+
+    enabled: bool = True
+    path: str | None = None
+    """Default: ``usage.sqlite3`` beside the file of ``cache.host``."""
+    retention_days: Annotated[float, Meta(ge=0.05, le=3_660)] = 31
+    max_end_users: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
+    """Of one key in one minute, in each worker; the others are one: ``other``."""
+    max_rows: Annotated[int, Meta(ge=1_000, le=100_000_000)] = 1_000_000
+    """Beyond it the oldest hours lose their end users."""
+
+
 class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """What is told about counts, and to whom."""
 
@@ -173,6 +186,7 @@ class Telemetry(Struct, frozen=True, forbid_unknown_fields=True):
     """Import paths of objects, or of classes, with the methods of LiteLLM's ``CustomLogger``."""
     trace_upstream: bool = True
     """Tell providers which trace a call belongs to: ``traceparent``, and the caller's state."""
+    usage: Usage = Usage()
 
 
 class PassThrough(Struct, frozen=True, forbid_unknown_fields=True):

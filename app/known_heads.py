@@ -68,6 +68,8 @@ class Known(Struct, frozen=True):
     user_agent: str
     forwards: tuple[str, ...]
     """The headers by which a proxy speaks for somebody else."""
+    who: tuple[str, str] = ("", "")
+    """The caller's name, and the end user that the head names."""
 
 
 class Begun(NamedTuple):
@@ -201,7 +203,8 @@ class KnownHeads:
             return NOT_OURS
         agent = plain_text(headers.get("user-agent", ""))
         forwards = tuple(name for name in PROXY_HEADERS if name in headers)
-        return Known(route, caller, says_all, begin(says_all, 0), query, says, agent, forwards)
+        small, who = begin(says_all, 0), (caller.name, says.end_user)
+        return Known(route, caller, says_all, small, query, says, agent, forwards, who)
 
 
 def _body_bytes(digits: bytes, most_bytes: int) -> int:

@@ -27,12 +27,15 @@ from app.recent import Recent
 from app.repeats import LARGE_BYTES, Repeat
 from app.telemetry import CountEvent
 from app.telemetry.metrics import Kind, Series
+from app.telemetry.usage import Cell, Names
 from app.telling import event_of
 from app.workers import Worker
 from cache.tiers import Record
 
 MAX_READY = 8192
 """Answers that stay written; each takes about half a kilobyte."""
+MAX_CELLS = 8
+"""Who asks one question, for whom a prepared answer knows where their use is kept."""
 MAX_WHOLE, MAX_WHOLE_BYTES = 8192, 4096
 MAX_WHOLES_BYTES = 8 * 1024 * 1024
 """Whole requests that are known by their bytes, how long one may be, and all together."""
@@ -43,10 +46,24 @@ class Ready(Struct, frozen=True):
 
     repeat: Repeat
     record: Record
+    tokens: int
     answer: Answer
     written: bytes
     series: Series
     """Where it is counted."""
+    cells: dict[tuple[str, str], Cell]
+    """Likewise in the ledger, by who asks: each holds until its minute ends."""
+
+
+class Whole:
+    """What a request that is known by its very bytes is, and where its use is kept."""
+
+    __slots__ = ("begun", "cell", "ready")
+
+    def __init__(self, begun: Begun, ready: Ready, cell: Cell) -> None:
+        self.begun = begun
+        self.ready = ready
+        self.cell = cell
 
 
 class HitLane:
@@ -57,7 +74,7 @@ class HitLane:
         self._heads = KnownHeads(worker.settings, worker.authenticator, worker.repeats)
         self.understand = self._heads.understand
         self._ready: Recent[Ready] = Recent(MAX_READY)
-        self._whole: Recent[tuple[Begun, Ready]] = Recent(MAX_WHOLE, MAX_WHOLES_BYTES)
+        self._whole: Recent[Whole] = Recent(MAX_WHOLE, MAX_WHOLES_BYTES)
         self._local = worker.tiers.local
         self._generations = worker.tiers.generations
 
@@ -69,13 +86,16 @@ class HitLane:
         found = self._whole.get(whole) if len(whole) <= MAX_WHOLE_BYTES else None
         if found is None:
             return None
-        begun, ready = found
+        ready = found.ready
         repeat = ready.repeat
         if repeat.changes != self._generations.changes:
             return None
         if self._local.get(repeat.key, repeat.max_age_s) is not ready.record:
             return None
-        return self._write(begun, ready, (whole,), started_s)
+        cell = found.cell
+        if started_s >= cell.until_s:
+            cell = found.cell = self._cell(found.begun, ready, started_s)
+        return self._write(found.begun, ready, cell, (whole,), started_s)
 
     def answer(
         self, begun: Begun, digest: bytes, pieces: Sequence[bytes], started_s: float
@@ -94,21 +114,25 @@ class HitLane:
             found = read
         repeat, record = found
         ready = self._ready.get(digest)
-        if ready is None or ready.record is not record or ready.repeat is not repeat:
+        is_new = ready is None or ready.record is not record or ready.repeat is not repeat
+        if ready is None or is_new:
             ready = self._ready.put(digest, self._prepare(repeat, record))
-        elif begun.is_plain and len(pieces) == 1 and len(pieces[0]) <= MAX_WHOLE_BYTES:
+        cell = self._cell(begun, ready, time.monotonic())
+        if not is_new and begun.is_plain and len(pieces) == 1 and len(pieces[0]) <= MAX_WHOLE_BYTES:
             # Not the first time: what comes once does not push out what comes again and again.
-            self._whole.put(pieces[0], (begun, ready))
-        return self._write(begun, ready, pieces, started_s)
+            self._whole.put(pieces[0], Whole(begun, ready, cell))
+        return self._write(begun, ready, cell, pieces, started_s)
 
     def _write(
-        self, begun: Begun, ready: Ready, pieces: Sequence[bytes], started_s: float
+        self, begun: Begun, ready: Ready, cell: Cell, pieces: Sequence[bytes], started_s: float
     ) -> bytes:
         """Give the bytes of an answer, and tell of it."""
         worker = self._worker
         request_id = new_request_id()
         now_s = time.monotonic()
-        worker.metrics.add(ready.series, now_s - started_s, ready.record.input_tokens)
+        worker.metrics.add(ready.series, now_s - started_s, ready.tokens)
+        cell.hits += 1
+        cell.tokens += ready.tokens
         if one_of := worker.sampling.takes(now_s):
             event = _event(begun, ready, request_id, started_s)
             worker.telemetry.record(replace(event, one_of=one_of))
@@ -136,11 +160,36 @@ class HitLane:
             return None if repeat is None else (repeat, found.record)
         return Unknown(begun, digest, question, route, found, started_s)
 
+    def _cell(self, begun: Begun, ready: Ready, now_s: float) -> Cell:
+        """Find where the ledger keeps who asks this; add to it before anything else is awaited."""
+        caller, end_user = who = begun.known.who
+        cell = ready.cells.get(who)
+        if cell is not None and now_s < cell.until_s:
+            return cell
+        repeat, answer = ready.repeat, ready.answer
+        deployment = answer.deployment
+        names = Names(
+            caller,
+            end_user or repeat.body_end_user,
+            repeat.route.alias,
+            deployment.endpoint.upstream_model,
+            deployment.provider,
+            answer.source,
+        )
+        cell = self._worker.usage.cell(names, now_s)
+        if len(ready.cells) >= MAX_CELLS:
+            ready.cells.clear()
+        ready.cells[who] = cell
+        return cell
+
     def _prepare(self, repeat: Repeat, record: Record) -> Ready:
         answer, alias = repeat.answer(record), repeat.route.alias
         kind = Kind(alias, HTTPStatus.OK, answer.source, answer.tier, by_lane=True)
         series = self._worker.metrics.series(kind)
-        return Ready(repeat, record, answer, answers.rest(answer, stays_open=True), series)
+        tokens = record.input_tokens
+        return Ready(
+            repeat, record, tokens, answer, answers.rest(answer, stays_open=True), series, {}
+        )
 
 
 def _read(pieces: Sequence[bytes], known: Known) -> Question:

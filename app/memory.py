@@ -26,6 +26,14 @@ def host_path(settings: Settings, environ: Mapping[str, str] = os.environ) -> Pa
     return Path(base).expanduser() / "tallygate" / "counts.sqlite3"
 
 
+def usage_path(settings: Settings, environ: Mapping[str, str] = os.environ) -> Path:
+    """Say where the ledger's file is: beside the host's, unless the operator put it elsewhere."""
+    path = settings.telemetry.usage.path
+    if path is not None:
+        return Path(path).expanduser()
+    return host_path(settings, environ).with_name("usage.sqlite3")
+
+
 def codec(settings: Settings) -> Codec:
     """Make what writes and believes this installation's records."""
     return Codec(settings.secret("cache-record"))

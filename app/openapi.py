@@ -24,6 +24,7 @@ from app.question import (
     CountTokensBody,
 )
 from app.telemetry.metrics import SOURCES
+from app.telemetry.usage.query import DEFAULT_LIMIT, DEFAULT_SINCE, FILTERS, GROUPS, MAX_LIMIT
 
 Json = dict[str, Any]
 
@@ -35,6 +36,8 @@ _TYPES = (
     replies.Taken,
     replies.Readiness,
     replies.CacheStats,
+    replies.UsageReport,
+    replies.UsageRow,
 )
 _REF = "#/components/schemas/{name}"
 _TEXT = {"type": "string"}
@@ -78,6 +81,29 @@ class Operation(Struct, frozen=True):
     media_type: str = "application/json"
     counts: bool = False
     needs_key: bool = False
+    query: tuple[Json, ...] = ()
+    headers: tuple[str, ...] = ("request-id",)
+    also_as: str = ""
+    """Another media type that may be asked for."""
+
+
+def _usage_query() -> tuple[Json, ...]:
+    """Describe the parameters of ``GET /usage``; a list is written with commas."""
+    time = {**_TEXT, "description": "RFC 3339, or a span back from now", "examples": ["90m", "7d"]}
+    groups = {"type": "array", "items": {"type": "string", "enum": list(GROUPS)}}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    given: Json = {
+        "group_by": {**groups, "uniqueItems": True},
+        "since": {**time, "default": DEFAULT_SINCE},
+        "until": time,
+        "format": {"type": "string", "enum": ["json", "csv"], "default": "json"},
+        "limit": limit,
+        **dict.fromkeys(FILTERS, _TEXT),
+    }
+    return tuple(
+        {"name": name, "in": "query", "schema": schema, "explode": False}
+        for name, schema in given.items()
+    )
 
 
 OPERATIONS = (
@@ -125,6 +151,23 @@ OPERATIONS = (
         _KEY | {"403": "another key than the master key"},
         needs_key=True,
     ),
+    Operation(
+        "get",
+        "/usage",
+        "Who asked how much: all for the master key, its own for another key",
+        replies.UsageReport,
+        {
+            **_KEY,
+            "400": "a parameter that is unknown, or has a value that is not allowed",
+            "403": "another key's use",
+            "404": "the ledger is switched off",
+            "504": "the report takes too long",
+        },
+        needs_key=True,
+        query=_usage_query(),
+        headers=("request-id", "x-tallygate-complete-until", "x-tallygate-truncated"),
+        also_as="text/csv",
+    ),
     Operation("get", "/health/liveliness", "Whether the worker's loop turns", str),
     Operation("get", "/health/liveness", "The same, by its usual name", str),
     Operation("get", "/health/readiness", "Whether requests are taken", replies.Readiness),
@@ -165,9 +208,11 @@ def _operation(one: Operation) -> Json:
     shape = {"$ref": "#/components/responses/Refusal"}
     responses: Json = {status: {**shape, "description": what} for status, what in refusals.items()}
     if one.reply is not None:
-        names = _ANSWER_HEADERS if one.counts else ("request-id",)
-        schema = _schema(one.reply)
-        responses["200"] = _response("answered", names, {one.media_type: {"schema": schema}})
+        names = _ANSWER_HEADERS if one.counts else one.headers
+        content: Json = {one.media_type: {"schema": _schema(one.reply)}}
+        if one.also_as:
+            content[one.also_as] = {"schema": _TEXT}
+        responses["200"] = _response("answered", names, content)
         if one.reply is replies.Readiness:
             responses["503"] = {**responses["200"], "description": "about to end"}
     described: Json = {"summary": one.summary, "responses": responses}
@@ -175,6 +220,8 @@ def _operation(one: Operation) -> Json:
         body = {"application/json": {"schema": _schema(CountTokensBody)}}
         described["requestBody"] = {"required": True, "content": body}
         described["parameters"] = _parameters()
+    if one.query:
+        described["parameters"] = list(one.query)
     if one.needs_key:
         described["security"] = [{name: []} for name in KEY_HEADERS]
     return described
@@ -222,6 +269,8 @@ def _headers() -> Json:
         "x-tallygate-model": {"schema": _TEXT, "description": "the model that was counted for"},
         "x-tallygate-counted-at": {"schema": {"type": "string", "format": "date-time"}},
         "x-tallygate-dropped": {"schema": _TEXT, "description": "left out, separated by commas"},
+        "x-tallygate-complete-until": {"schema": {"type": "string", "format": "date-time"}},
+        "x-tallygate-truncated": {"schema": {"type": "string", "enum": ["true", "false"]}},
         "retry-after": {**_WAIT, "description": "seconds"},
         "retry-after-ms": _WAIT,
         "x-should-retry": {"schema": {"type": "string", "enum": ["true", "false"]}},

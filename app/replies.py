@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 JSON = "application/json"
 
@@ -72,6 +72,41 @@ class CacheStats(Struct):
     cluster: dict[str, Any] | None
     generations: dict[str, int]
     tallygate_cache_total: dict[str, dict[str, int]]
+
+
+Sum = Annotated[int, Meta(ge=0)]
+
+
+class UsageRow(Struct, kw_only=True):
+    """What was used by one group; of its names those that are grouped by."""
+
+    key: str | UnsetType = UNSET
+    end_user: str | UnsetType = UNSET
+    model: str | UnsetType = UNSET
+    upstream_model: str | UnsetType = UNSET
+    provider: str | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+    minute: str | UnsetType = UNSET
+    hour: str | UnsetType = UNSET
+    day: str | UnsetType = UNSET
+    requests: Sum
+    input_tokens: Sum
+    upstream_calls: Sum
+    errors: Sum
+    upstream_calls_saved: Sum
+
+
+class UsageReport(Struct, kw_only=True):
+    """The ledger's answer; ``truncated``: there are more rows than ``limit``."""
+
+    object: Literal["usage"] = "usage"
+    since: str
+    until: str
+    complete_until: str
+    """What was counted until then is in it; of what came later, some."""
+    group_by: list[str]
+    truncated: bool
+    data: list[UsageRow]
 
 
 def counted(input_tokens: int, extra: bytes) -> bytes:

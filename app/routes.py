@@ -13,6 +13,7 @@ from app.ids import new_request_id
 from app.openapi import document
 from app.origin import from_this_machine
 from app.replies import JSON, CacheStats, Memo, Model, ModelList, Readiness, Taken
+from app.usage_handler import usage
 from app.workers import Worker
 
 
@@ -26,6 +27,7 @@ def add_routes(app: Sanic) -> None:  # type: ignore[type-arg]
     add(event_logging, "/api/event_logging/batch", methods=["POST"], name="event_logging")
     add(metrics, "/metrics", methods=["GET"], name="metrics")
     add(cache_stats, "/cache/stats", methods=["GET"], name="cache_stats")
+    add(usage, "/usage", methods=["GET"], name="usage")
     add(liveness, "/health/liveliness", methods=["GET"], name="liveliness")
     add(liveness, "/health/liveness", methods=["GET"], name="liveness")
     add(readiness, "/health/readiness", methods=["GET"], name="readiness")

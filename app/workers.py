@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import MutableSequence
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ from app.dispatch import Dispatcher
 from app.keys import Keys
 from app.leader import Leader
 from app.log import logger
-from app.memory import open_tiers
+from app.memory import open_tiers, usage_path
 from app.process_life.board import ROWS_PER_WORKER
 from app.process_life.listening import LoopPolicy, Sockets, listen
 from app.repeats import Repeats
@@ -40,6 +41,7 @@ from app.telemetry.metrics import Layout, Metrics
 from app.telemetry.open_sinks import open_sinks
 from app.telemetry.otlp.pusher import Counting, Pusher
 from app.telemetry.trace import Tracing
+from app.telemetry.usage import Usage, UsageFile
 from app.upstream import MAX_CONNECTIONS, Upstream
 
 MAX_UNIX_PATH_BYTES = 63
@@ -180,7 +182,8 @@ class Worker:
             if counting.is_pushed:
                 self.pusher = Pusher(lambda: counting, authorities, time.time_ns)
         self.tracing = Tracing(told.otlp.has_spans, told.trace_upstream)
-        self.telemetry = Telemetry(self.metrics, sinks, self.sampling)
+        self.usage = _usage(settings, pseudonym_key, self.metrics)
+        self.telemetry = Telemetry(self.metrics, sinks, self.sampling, self.usage)
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
         urls = [one.base_url for one in _endpoints(settings)]
@@ -294,6 +297,14 @@ def _metrics(settings: Settings, shared: MutableSequence[float] | None, row: int
     # Of two views of the same memory the one that is the faster.
     array = cast("MutableSequence[float]", memoryview(cast("Any", shared)).cast("B").cast("d"))
     return Metrics(layout, array, rows=len(array) // layout.width, row=row)
+
+
+def _usage(settings: Settings, pseudonym_key: bytes | None, metrics: Metrics) -> Usage:
+    kept = settings.telemetry.usage
+    file = UsageFile(usage_path(settings), kept.retention_days, kept.max_rows)
+    observe = partial(metrics.records, "ledger")
+    users = kept.max_end_users
+    return Usage(file if kept.enabled else None, users, pseudonym_key, observe, WALL_CLOCK)
 
 
 def start_table(settings: Settings) -> str:

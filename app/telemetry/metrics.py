@@ -35,7 +35,7 @@ TIERS = {
 }
 LIMITS = ("rpm", "key_rpm", "key_parallel")
 """A deployment's, and the two of a caller's key."""
-SINKS = ("webhook", "otlp", "otlp_logs", "callbacks")
+SINKS = ("webhook", "otlp", "otlp_logs", "callbacks", "ledger")
 """Those that may lose what they are given; ``otlp`` are the spans."""
 HTTP_REFUSALS = (400, 401, 403, 404, 405, 408, 413, 417, 431, 499, 500, 503, 504, 529)
 CLOSED = "closed"

@@ -1,4 +1,4 @@
-"""Whom is told of a count, and of which counts: the metrics of all, the other sinks of a sample."""
+"""Whom is told of a count, and of which: metrics and ledger of all, the others of a sample."""
 
 import time
 from typing import Protocol
@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from app.log import logger
 from app.telemetry.event import CountEvent
 from app.telemetry.metrics import Metrics
+from app.telemetry.usage import Usage
 
 ENDS_S = 1.5
 
@@ -71,8 +72,15 @@ class Telemetry:
     A sink that raises costs a log line, never a count.
     """
 
-    def __init__(self, metrics: Metrics, sinks: tuple[Sink, ...], sampling: Sampling) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        sinks: tuple[Sink, ...],
+        sampling: Sampling,
+        usage: Usage | None = None,
+    ) -> None:
         self._metrics = metrics
+        self._usage = usage
         self._sinks = sinks
         self._sampling = sampling
         self._failed: set[str] = set()
@@ -80,13 +88,15 @@ class Telemetry:
     def emit(self, event: CountEvent) -> None:
         """Tell of one count."""
         self._metrics.emit(event)
+        if self._usage is not None:
+            self._usage.emit(event)
         if event.source != "cache":
             self.record(event)
         elif one_of := self._sampling.takes(time.monotonic()):
             self.record(replace(event, one_of=one_of))
 
     def record(self, event: CountEvent) -> None:
-        """Tell the sinks of a count that the metrics have: no event is made of most hits."""
+        """Tell the sinks of a count that metrics and ledger have: most hits are no event."""
         for sink in self._sinks:
             try:
                 sink.emit(event)
@@ -96,9 +106,10 @@ class Telemetry:
     def close(self) -> None:
         """Let every sink hand on what it still holds, all within ENDS_S."""
         until = time.monotonic() + ENDS_S
-        for sink in self._sinks:
+        ending = self._sinks if self._usage is None else (*self._sinks, self._usage)
+        for sink in ending:
             sink.end()
-        for sink in self._sinks:
+        for sink in ending:
             sink.wait(max(until - time.monotonic(), 0.0))
 
     def _report(self, sink: Sink, error: Exception) -> None:

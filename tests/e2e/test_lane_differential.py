@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -16,7 +17,7 @@ from bench.provider import SimulatedProvider
 from tests.e2e.exchange import FAILURES_STAND_ALONE, anthropic, model_list
 from tests.e2e.failures import FAILING, FAILURES, HANGS_S
 from tests.e2e.traffic import END_USER_HEADER, ENDED, OTHER_KEY, Client, bodies, conversation
-from tests.server import Tallygate
+from tests.server import KEY, Tallygate
 
 Start = Callable[..., Tallygate]
 USUAL_SEED = 3
@@ -113,6 +114,15 @@ def events(server: Tallygate) -> list[dict[str, Any]]:
     return [{name: line[name] for name in line if name not in OWN} for line in lines]
 
 
+def usage(server: Tallygate) -> list[dict[str, Any]]:
+    """What the ledger says, by all but the minute."""
+    names = "key,end_user,model,upstream_model,provider,source"
+    asked = {"group_by": names, "limit": "100000"}
+    answer = httpx.get(f"{server.url}/usage", params=asked, headers={"x-api-key": KEY})
+    rows: list[dict[str, Any]] = answer.json()["data"]
+    return rows
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("delay_s", [0, 0.02])
 def test_lane_on_and_off_are_the_same_but_for_speed(
@@ -133,6 +143,10 @@ def test_lane_on_and_off_are_the_same_but_for_speed(
             length = min(len(heard), len(right))
             heard, right = heard[:length], right[:length]
         assert heard == right, difference(turn, pieces, heard, right)
+    # Also brings to both files what has been counted by now.
+    used = [usage(one) for one in (with_lane, without)]
+    assert used[0] == used[1]
+    assert sum(row["requests"] for row in used[0]) > CONVERSATIONS
     metrics, others = with_lane.metrics(), without.metrics()
     lane_hits = metrics.pop("tallygate_lane_hits_total")
     assert others.pop("tallygate_lane_hits_total") == 0

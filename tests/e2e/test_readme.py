@@ -223,6 +223,8 @@ def expected(command: str) -> Callable[[str], bool]:
     """Say what a command must print."""
     if command.startswith("python -m app check"):
         return lambda out: out.endswith("config.yaml: valid\n")
+    if command.startswith("python -m app usage"):
+        return lambda out: out.startswith("key ") and "\ntotal " in out
     if command == "python -m app cache stats":
         return lambda out: out.startswith("host ")
     return lambda out: bool(re.fullmatch(r"[1-9]\d*\testimate\t[\d.]+ ms\n", out))
@@ -235,7 +237,7 @@ def test_the_serving_block(checkout: Checkout) -> None:
     activate, *rest = commands(block)
     serving = [command for command in rest if command.startswith(SERVING)]
     others = [command for command in rest if not command.startswith(SERVING)]
-    assert [len(serving), len(others)] == [2, 4]
+    assert [len(serving), len(others)] == [2, 5]
     for command in serving:
         with checkout.serving(f"{activate}\n{command}"):
             for other in others:

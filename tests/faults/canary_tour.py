@@ -105,6 +105,9 @@ class Tour:
         for path in (
             "/metrics",
             "/cache/stats",
+            "/usage?group_by=key,end_user,model,upstream_model",
+            f"/usage?end_user={self._secrets.team}",
+            f"/usage?{self._secrets.team}=1",
             "/openapi.json",
             "/v1/models",
             "/health/readiness",

@@ -25,7 +25,7 @@ REFUSALS = (401, 402, 403)
 FAULTS = (400, 422, *REFUSALS, 407, 429, 500, 529, COUNTED, NO_COUNT, End.RESET, 404)
 SAME_WIRE = ("by-variable", "bedrock-container")
 """Asked like others, with a credential from elsewhere: the first faults are enough."""
-COMMANDS = ("check", "cache stats", "cache export -")
+COMMANDS = ("check", "cache stats", "cache export -", "usage")
 SERVED = ("config.yaml", "server.log")
 """What the operator has written, and what Redis itself writes."""
 
@@ -119,6 +119,8 @@ def test_a3_a10_a_server_whose_providers_quote(
     assert cluster.heard().count(b"EVAL") > len(COUNTING)
     assert b'"end_user"' in left.places["events"]
     assert "tallygate/counts.sqlite3" in left.places
+    assert b"team" in left.places["tallygate/usage.sqlite3-wal"]
+    assert b"team" in left.places["app usage"]
     if found := _search(left, secrets.canaries, prompts.slots):
         pytest.fail(found, pytrace=False)
 

@@ -58,6 +58,12 @@ def test_the_provider_s_own_address_is_no_part_of_the_key(tmp_path: Path) -> Non
         ("a: 2026-99-99", "not YAML"),
         (MINIMAL + "server: {port: 99999}\n", "server.port: expected `int` <= 65535"),
         (MINIMAL + "cache: {local: {max_entries: -1}}\n", "expected `int` >= 1"),
+        (
+            MINIMAL + "telemetry: {usage: {retention: 7}}\n",
+            "telemetry.usage.retention: unknown key; did you mean retention_days?",
+        ),
+        (MINIMAL + "telemetry: {usage: {path: /}}\n", "usage.path: must name a file"),
+        (MINIMAL + "telemetry: {usage: {max_end_users: 0}}\n", "expected `int` >= 1"),
         (MINIMAL + "telemetry: {webhook: {url: 'ftp://h/'}}\n", "webhook.url: must be an http or"),
         (MINIMAL + "telemetry: {webhook: {secret: whsec_c2hvcnQ=}}\n", "24 to 64 bytes in base64"),
         (MINIMAL + "telemetry: {webhook: {secret: plain-text}}\n", "secret: must be whsec_"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from tests.e2e.ledger import ledger
 from tests.e2e.prometheus import Prometheus
 from tests.e2e.receiver import Receiver
 from tests.e2e.workload import NO_NUMBER, TOPICS, Facts, note
@@ -99,6 +100,20 @@ def of_series(prometheus: Prometheus) -> Facts:
     facts["source", NO_NUMBER] = int(prometheus.value("sum(tallygate_errors_total)"))
     facts["tokens", "counted"] = int(prometheus.value("sum(tallygate_input_tokens_total)"))
     facts["calls", "to providers"] = int(prometheus.value("sum(tallygate_upstream_calls_total)"))
+    return +facts
+
+
+def of_ledger(server: Tallygate) -> Facts:
+    """Read the ledger of a server, which knows statuses by no more than that they are errors."""
+    facts = Facts()
+    for row in ledger(server, group_by="source")["data"]:
+        source = row["source"] if row["source"] != "error" else NO_NUMBER
+        facts["source", source] = row["requests"]
+        facts["tokens", "counted"] += row["input_tokens"]
+        facts["calls", "to providers"] += row["upstream_calls"]
+    for topic, group in (("key", "key"), ("end user", "end_user")):
+        for row in ledger(server, group_by=group)["data"]:
+            facts[topic, row[group]] = row["requests"]
     return +facts
 
 

@@ -16,6 +16,7 @@ from tests.e2e.tellers import (
     Teller,
     left_out_of_lines,
     left_out_of_webhook,
+    of_ledger,
     of_records,
     of_series,
     of_spans,
@@ -52,6 +53,7 @@ def test_all_tellers_agree_to_the_last_request(
                 Teller("webhook", lambda: of_records(records_of_webhook(webhook))),
                 Teller("OTLP", lambda: of_spans(collector)),
                 Teller("Prometheus", lambda: of_series(prometheus), TOPICS[:4]),
+                Teller("ledger", lambda: of_ledger(server), TOPICS[1:]),
             )
             told = {teller.name: when_complete(teller, seen) for teller in tellers}
     print(table({"clients and provider": seen, **told}))
@@ -125,7 +127,7 @@ def table(columns: Mapping[str, Facts]) -> str:
     shown = {fact for facts in columns.values() for fact in facts if fact[0] != "end user"}
     rows = [
         ["", *columns],
-        ["requests", *(f"{of_topic(one, 'status').total():,}" for one in columns.values())],
+        ["requests", *(f"{of_topic(one, 'source').total():,}" for one in columns.values())],
         *(
             [" ".join(fact), *(cell(one, fact) for one in columns.values())]
             for fact in sorted(shown)

@@ -11,19 +11,18 @@ import ipaddress
 import re
 import socket
 import ssl
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 import certifi
 from msgspec import Struct
 
 from app.exchange import Exchange, UpstreamUnreachableError
-from app.request_head import PORTS
+from app.request_head import PORTS, basic_login
 from cache.names import Names
 
 CONNECT_TIMEOUT_S = 5.0
@@ -113,10 +112,7 @@ def proxy_of(target: Target, environ: Mapping[str, str]) -> Proxy | None:
         at, parts = Target.of(url), urlsplit(url)
     except ValueError:  # whose own text may quote a part of the login
         raise ValueError("must begin with http:// or https:// and name a host") from None
-    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
-    has_login = parts.username is not None or parts.password is not None
-    basic = f"Basic {b64encode(login.encode()).decode()}"
-    return Proxy(at, basic if has_login else "")
+    return Proxy(at, basic_login(parts))
 
 
 def _said(environ: Mapping[str, str], name: str) -> str:

@@ -1,7 +1,6 @@
 """What the main process hands to its workers, and how it changes that while they serve."""
 
 import contextlib
-import os
 import time
 from typing import Any
 
@@ -9,7 +8,6 @@ from sanic import Sanic
 
 from app.config import ConfigError, Settings, load
 from app.config_source import Accepted
-from app.dial import ca_bundle
 from app.log import configure_logging, describe, logger
 from app.process_life.board import ROWS_PER_WORKER, Board
 from app.process_life.leaving import BOARD
@@ -58,7 +56,7 @@ def supervise(app: Sanic[Any, Any]) -> None:
     main = MainProcess(app)
     supervisor = Supervisor(main, handed_over(app, BOARD), lambda: _reload(app), drain_s)
     supervisor.install(close_listening)
-    pusher = Pusher(lambda: app.ctx.counting, ca_bundle(os.environ), time.time_ns)
+    pusher = Pusher(lambda: app.ctx.counting, time.time_ns)
 
     def watch() -> int:
         try:

@@ -1,7 +1,8 @@
 """The head of a request to a provider: each line is one line, whatever it is made of."""
 
+from base64 import b64encode
 from functools import lru_cache
-from urllib.parse import quote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 USER_AGENT = "tallygate/0.1"
 PORTS = {"http": 80, "https": 443}
@@ -54,3 +55,11 @@ def host_of(url: str) -> str:
     name = parts.hostname or ""
     host = f"[{name}]" if ":" in name else name
     return host if parts.port in {None, PORTS[parts.scheme]} else f"{host}:{parts.port}"
+
+
+def basic_login(parts: SplitResult) -> str:
+    """Write an address's own login as a header's value; empty where there is none."""
+    if parts.username is None and parts.password is None:
+        return ""
+    login = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
+    return f"Basic {b64encode(login.encode()).decode()}"

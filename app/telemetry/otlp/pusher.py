@@ -38,12 +38,9 @@ class Pusher:
     def __init__(
         self,
         counting: Callable[[], Counting],
-        authorities: bytes | None,
         wall_clock_ns: Callable[[], int],
     ) -> None:
-        """``authorities`` are the operator's own, as PEM."""
         self._counting = counting
-        self._authorities = authorities
         self._wall_clock_ns = wall_clock_ns
         self._started_ns = wall_clock_ns()
         self._stop = threading.Event()
@@ -79,7 +76,7 @@ class Pusher:
         message = metrics_of(source, counting.layout, sums, self._started_ns, now_ns)
         url = address(otlp, "metrics")
         # Made anew each time: four connections a minute are cheaper than an idle one to look after.
-        with Poster(url, WORTH_ANOTHER, self._authorities, self._stop) as poster:
+        with Poster(url, WORTH_ANOTHER, self._stop) as poster:
             reply = poster.offer(parcel(otlp, message), timeout_s, pauses_s)
         if reply.failure:
             return reply.failure

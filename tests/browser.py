@@ -80,8 +80,8 @@ class Browser:
         self._session = f"/session/{answer.json()['value']['sessionId']}"
 
     def _do(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        given = {"json": body or {}} if method == "POST" else {}
-        answer = self._http.request(method, f"{self._session}{path}", **given)
+        json = (body or {}) if method == "POST" else None
+        answer = self._http.request(method, f"{self._session}{path}", json=json)
         value = answer.json()["value"]
         assert answer.status_code == 200, value
         return value

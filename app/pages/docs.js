@@ -14,7 +14,7 @@ function command(method, path, operation) {
   return lines.join(" \\\n");
 }
 
-function code(text) {
+function example(text) {
   const button = make("button", { type: "button" }, "Copy");
   button.addEventListener("click", async () => {
     try {
@@ -27,7 +27,7 @@ function code(text) {
   });
   // Who cannot use a mouse scrolls what has the focus.
   const shown = make("pre", { tabindex: "0", role: "region", "aria-label": "Example command" }, text);
-  return make("div", { class: "code" }, shown, button);
+  return [make("div", { class: "over" }, make("h3", {}, "Example"), button), shown];
 }
 
 function response(status, given) {
@@ -58,7 +58,7 @@ function operationCard(method, path, operation) {
   const card = make("section", { class: "card operation", id, "aria-label": `${method} ${path}` }, title);
   const key = operation.security ? " Needs a key." : "";
   card.append(make("p", {}, `${operation.summary}.${key}`));
-  card.append(make("h3", {}, "Example"), code(command(method, path, operation)));
+  card.append(...example(command(method, path, operation)));
   if (operation.parameters?.length) {
     const lines = operation.parameters.map((one) => member(one.name, one.schema, one.required, 0));
     card.append(make("h3", {}, "Headers that it reads"), make("ul", { class: "members" }, ...lines));

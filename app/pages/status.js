@@ -42,7 +42,7 @@ function showTimes(status) {
   const limits = status.le_ms;
   const every = history.buckets(Object.keys(status.latency));
   const hits = history.buckets(["cache"]);
-  const misses = history.buckets(["live", "coalesced", "stale", "estimate"]);
+  const misses = history.buckets(["live", "coalesced", "stale"]);
   put("median", milliseconds(quantile(every.counts, limits, 0.5)));
   put("median-what", every.lately ? "median of late" : "median");
   put("span", every.lately ? "last half minute" : "since the start");

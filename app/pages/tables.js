@@ -4,12 +4,13 @@ const shownRows = new Map();
 
 function cell(column, content) {
   const attributes = { role: "cell", "data-label": column.name };
-  const classes = [column.right && "right", content === "" && "none"].filter(Boolean).join(" ");
-  if (classes) attributes.class = classes;
+  const classes = [column.right && "right", column.roomy && "roomy", content === "" && "none"];
+  attributes.class = classes.filter(Boolean).join(" ") || undefined;
   return make("td", attributes, content);
 }
 
-// A table of `columns` ({name, right, width}); a row is a list of texts or elements, its first
+// A table of `columns` ({name, right, roomy, width}), of which a roomy one is left out where there is
+// little room; a row is a list of texts or elements, its first
 // one the row's head.
 function table(id, columns, rows, basis) {
   const written = JSON.stringify(basis);
@@ -23,7 +24,9 @@ function table(id, columns, rows, basis) {
       {
         scope: "col",
         role: "columnheader",
-        class: [one.right && "right", one.width].filter(Boolean).join(" ") || undefined,
+        class:
+          [one.right && "right", one.roomy && "roomy", one.width].filter(Boolean).join(" ") ||
+          undefined,
       },
       one.name,
     ),
@@ -131,25 +134,47 @@ function showModels(status) {
   byId("models-empty").hidden = top.length > 0;
 }
 
+const REASONS = {
+  authentication_error: "no key, or a wrong one",
+  permission_error: "a model that this key may not use",
+  not_found_error: "a model that is not configured",
+  client_closed: "the client left without its answer",
+};
+
+// Errors that differ in nothing but their time are one row.
+function grouped(errors) {
+  const groups = new Map();
+  for (const one of errors) {
+    const like = JSON.stringify([one.status, one.type, one.reason, one.model, one.deployment, one.caller]);
+    const known = groups.get(like);
+    if (known) known.times += 1;
+    else groups.set(like, { ...one, times: 1 });
+  }
+  return [...groups.values()].slice(0, 12);
+}
+
 function showErrors(status) {
   const columns = [
     { name: "Error" },
     { name: "Model" },
     { name: "Deployment" },
     { name: "Key" },
-    { name: "Request" },
+    { name: "Last request", roomy: true },
     { name: "When", right: true },
   ];
-  const errors = status.recent_errors.slice(0, 15);
-  const rows = errors.map((one) => [
-    under(`${one.status} ${one.type}`, one.reason),
+  const errors = grouped(status.recent_errors);
+  const ages = errors.map((one) => `${duration(status.time_s - one.time_s)} ago`);
+  const rows = errors.map((one, at) => [
+    under(
+      `${one.status} ${one.type}${one.times > 1 ? ` × ${one.times}` : ""}`,
+      one.reason || (REASONS[one.type] ?? ""),
+    ),
     one.model,
     one.deployment,
     one.caller,
     make("span", { class: "mono muted" }, one.request_id),
-    make("span", { title: new Date(one.time_s * 1000).toISOString() }, `${duration(status.time_s - one.time_s)} ago`),
+    make("span", { title: new Date(one.time_s * 1000).toISOString() }, ages[at]),
   ]);
-  const ages = errors.map((one) => duration(status.time_s - one.time_s));
   table("errors", columns, rows, [errors, ages]);
   byId("errors-empty").hidden = errors.length > 0;
   const all = Object.values(status.totals.errors).reduce((sum, value) => sum + value, 0);

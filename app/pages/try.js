@@ -50,7 +50,7 @@ function showTried(results) {
     { name: "Tokens", right: true },
     { name: "Source" },
     { name: "Time", right: true },
-    { name: "Beside the others", width: "w-error" },
+    { name: "Compared", width: "w-error" },
   ];
   const rows = results.map((one) => {
     if (one.waiting) return [one.model, "…", "", "", ""];

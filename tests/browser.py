@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import msgspec
 import pytest
 
 from tests.server import free_port
@@ -74,7 +75,8 @@ class Browser:
             f"--window-size={width},{height}",
         ]
         options = {"binary": chromium, "args": arguments}
-        always = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        logs = {"browser": "ALL", "performance": "ALL"}
+        always = {"goog:chromeOptions": options, "goog:loggingPrefs": logs}
         answer = self._http.post("/session", json={"capabilities": {"alwaysMatch": always}})
         assert answer.status_code == 200, answer.text
         self._session = f"/session/{answer.json()['value']['sessionId']}"
@@ -158,6 +160,16 @@ class Browser:
     def log(self) -> list[str]:
         """Return what the console has said since it was asked last: errors, refusals by policy."""
         return [one["message"] for one in self._do("POST", "/se/log", {"type": "browser"})]
+
+    def addresses(self) -> list[str]:
+        """Return what was asked for since it was asked last."""
+        entries = self._do("POST", "/se/log", {"type": "performance"})
+        told = [msgspec.json.decode(one["message"])["message"] for one in entries]
+        return [
+            one["params"]["request"]["url"]
+            for one in told
+            if one["method"] == "Network.requestWillBeSent"
+        ]
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._do("GET", "/screenshot")))

@@ -61,10 +61,8 @@ function usersEmpty(text) {
 async function readUsers() {
   const response = await ask("/usage?group_by=end_user&since=1h&limit=10");
   if (response.status === 404) return usersEmpty("This server keeps no ledger of use.");
-  if (response.status === 403) return usersEmpty("End users are shown to the master key only.");
   if (!response.ok) return usersEmpty(`The ledger cannot be read: ${await faultOf(response)}.`);
-  const answer = await response.json();
-  const rows = Array.isArray(answer) ? answer : (answer.rows ?? []);
+  const rows = (await response.json()).data;
   if (!rows.length) return usersEmpty("Nobody counted within the hour. Name an end user in x-tallygate-end-user.");
   byId("users-empty").hidden = true;
   showUsers(rows);

@@ -187,12 +187,12 @@ function showUsers(rows) {
   const lines = rows.map((one) => [
     ranked(
       one.end_user || "not named",
-      `${number(one.saved ?? 0)} calls saved${one.errors ? `, ${number(one.errors)} refused` : ""}`,
+      `${number(one.upstream_calls_saved)} calls saved${one.errors ? `, ${number(one.errors)} refused` : ""}`,
       one.requests,
       most,
     ),
     number(one.requests),
-    number(one.tokens ?? 0),
+    number(one.input_tokens),
   ]);
   table("users", columns, lines, rows);
 }

@@ -21,13 +21,13 @@ function keepKey(key) {
   }
 }
 
-// Ask this server. Rejects where there is no answer.
+// Ask this server. Rejects where there is no answer. No word of `cache`: with "no-store" a browser
+// sends cache-control: no-cache, and what is remembered would be asked again.
 function ask(path, options = {}) {
   const key = ownKey();
   const headers = { ...options.headers };
   if (key) headers.authorization = `Bearer ${key}`;
   return fetch(path, {
-    cache: "no-store",
     credentials: "omit",
     redirect: "error",
     referrerPolicy: "no-referrer",

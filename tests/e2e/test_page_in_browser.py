@@ -203,7 +203,7 @@ def test_the_box_counts_with_every_model(
     assert browser.text("#try-state") == f"{6 - refusals} of 6 counted it."
     assert browser.text("#try-hint") == "1 wildcard name is left out."
     browser.click("#count")
-    browser.until(lambda: "cache" in browser.text("#tried"))
+    browser.until(lambda: "cache" in browser.text("#tried"), "what is remembered is asked again")
 
 
 def test_the_box_takes_a_whole_body(browser: Browser, server: Tallygate) -> None:

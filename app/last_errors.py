@@ -64,9 +64,9 @@ class LastErrors:
     """The last error of each deployment; the worker of ``row`` writes what it has seen itself."""
 
     def __init__(self, shared: ErrorMemory, row: int, wall_clock: Callable[[], float]) -> None:
-        self._shared = shared
         self._slots = shared.slots()
-        self._row = row
+        self._first = row * len(shared.names)
+        self._index = {name: index for index, name in enumerate(shared.names)}
         self._wall_clock = wall_clock
         self._decoder = msgspec.msgpack.Decoder(LastError)
 
@@ -74,11 +74,11 @@ class LastErrors:
         """Keep an error in the place of the one before."""
         type_ = error.type if error.type in ERROR_TYPES else OTHER
         kept = LastError(self._wall_clock(), error.status, type_, cut(error.reason, REASON_BYTES))
-        slot = self._shared.slot(self._row, deployment)
+        slot = self._first + self._index[deployment]
         self._slots.write(slot, msgspec.msgpack.encode(kept))
 
     def of(self, deployment: str) -> LastError | None:
         """Return the newest that any worker has seen."""
-        slots = (self._shared.slot(row, deployment) for row in range(self._shared.rows))
+        slots = range(self._index[deployment], len(self._slots), len(self._index))
         found = [self._decoder.decode(one) for one in map(self._slots.read, slots) if one]
         return max(found, key=lambda one: one.time_s, default=None)

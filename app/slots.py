@@ -40,7 +40,8 @@ class Slots:
     def read(self, slot: int) -> bytes | None:
         """Return a slot's record; None where there is none, or none that is whole."""
         at = slot * self._slot_bytes
-        whole = bytes(self._memory[at : at + self._slot_bytes])
-        check, length = _HEAD.unpack_from(whole)
-        record = whole[_HEAD.size : _HEAD.size + length]
-        return record if length and crc32(record) == check else None
+        check, length = _HEAD.unpack_from(self._memory, at)
+        if not 0 < length <= self._slot_bytes - _HEAD.size:
+            return None
+        record = bytes(self._memory[at + _HEAD.size : at + _HEAD.size + length])
+        return record if crc32(record) == check else None

@@ -16,7 +16,7 @@ from app.status_reply import Status
 
 NDJSON = "application/x-ndjson"
 EVERY_S, STREAM_S = 1.0, 600.0
-MAX_STREAMS, RETRY_S = 16, 5
+MAX_STREAMS, RETRY_S = 8, 5
 """In one worker."""
 
 

@@ -36,13 +36,16 @@ async function follow(signal, show, lost) {
       heard();
       const response = await ask("/status/stream", { signal: silence.signal });
       if (response.status === 401 || response.status === 403) return response;
-      if (!response.ok) throw new Error(`status ${response.status}`);
+      if (!response.ok) {
+        lost(await faultOf(response));
+        throw new Error("refused");
+      }
       for await (const status of snapshots(response, heard)) {
         wait = 250;
         show(status);
       }
-    } catch {
-      if (!signal.aborted) lost();
+    } catch (error) {
+      if (!signal.aborted && error.message !== "refused") lost("");
     } finally {
       clearTimeout(timer);
       signal.removeEventListener("abort", stop);

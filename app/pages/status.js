@@ -79,10 +79,12 @@ async function watchUsers(signal) {
   }
 }
 
-function lost() {
+// The server is away, or says why it does not tell.
+function lost(fault) {
   const seen = history.snapshots.length > 0;
-  state("off", seen ? "Connection lost, trying again…" : "No answer, trying again…");
-  byId("gone").hidden = !seen;
+  const why = fault || (seen ? "connection lost" : "no answer");
+  state("off", `${why[0].toUpperCase()}${why.slice(1)}, trying again…`);
+  byId("gone").hidden = Boolean(fault) || !seen;
 }
 
 function askForKey(fault) {

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.status_stream import MAX_STREAMS
 from bench.provider import SimulatedProvider
 from tests.browser import ENTER, TAB, Browser
 from tests.e2e.accessibility import CONTRAST, NAMES_AND_LANDMARKS, TOO_WIDE
@@ -479,3 +480,18 @@ def test_the_browser_leaves_nothing_behind(tmp_path: Path) -> None:
         own.open("about:blank")
         driver = own._driver
     assert driver.returncode is not None
+
+
+def test_where_too_many_look_it_says_so_and_goes_on(one_browser: Browser, start: Start) -> None:
+    server = start({"model_list": model_list(own={"model": "estimate/claude"})})
+    ask = httpx.Request("GET", f"{server.url}/status/stream", headers=BEARER)
+    clients = [httpx.Client() for _ in range(MAX_STREAMS)]
+    for client in clients:
+        assert client.send(ask, stream=True).status_code == 200
+    one_browser.open(server.url)
+    sign_in(one_browser)
+    wanted = "Too many streams of the status are open, trying again…"
+    one_browser.until(lambda: one_browser.text("#state") == wanted)
+    for client in clients:
+        client.close()
+    one_browser.until(lambda: one_browser.sees("#figures"))

@@ -105,6 +105,9 @@ class Tour:
         for path in (
             "/metrics",
             "/cache/stats",
+            "/status",
+            "/",
+            "/docs",
             "/openapi.json",
             "/v1/models",
             "/health/readiness",

@@ -145,6 +145,13 @@ class Browser:
         self._do("POST", f"/element/{element}/clear")
         self._do("POST", f"/element/{element}/value", {"text": text})
 
+    def has_role(self, css: str, role: str) -> bool:
+        """Say whether a screen reader finds something of a role in an element, or as one."""
+        page = self._cdp("DOM.getDocument")["root"]["nodeId"]
+        node = self._cdp("DOM.querySelector", nodeId=page, selector=css)
+        found = self._cdp("Accessibility.queryAXTree", nodeId=node["nodeId"], role=role)
+        return any(not one["ignored"] for one in found["nodes"])
+
     def press(self, *keys: str) -> None:
         """Press keys one after the other, wherever the focus is."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]

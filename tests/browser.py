@@ -7,6 +7,7 @@ import base64
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,18 +26,19 @@ START_S, PATIENCE_S = 30.0, 20.0
 
 
 class Browser:
-    """One browser with a profile of its own in ``folder``; ends with its context.
+    """One browser with a profile of its own, which ends with its context.
 
     Skips the test where chromium or chromium-driver is missing; in CI that is a failure.
     """
 
-    def __init__(self, folder: Path, width: int = 1280, height: int = 900) -> None:
+    def __init__(self, width: int = 1280, height: int = 900) -> None:
         driver, chromium = shutil.which("chromedriver"), shutil.which("chromium")
         if driver is None or chromium is None:
             pytest.skip("chromium and chromium-driver (Debian packages) are not installed")
         port = free_port()
-        self._folder = folder
-        # It keeps what it writes away from the user's own files.
+        # Not pytest's own folder: the path of a socket in it may be too long for the system.
+        self._room = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
+        folder = self._folder = Path(self._room.name)
         environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder)}
         with (folder / "chromedriver").open("wb") as out:
             self._driver = subprocess.Popen(
@@ -202,6 +204,7 @@ class Browser:
             self._http.close()
             self._driver.terminate()
             self._driver.wait(timeout=20)
+            self._room.cleanup()
 
     def __enter__(self) -> Self:
         return self

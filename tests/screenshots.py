@@ -74,9 +74,7 @@ def main(seconds: float) -> None:
         clients = [
             threading.Thread(target=_ask, args=(server.url, seed, stop)) for seed in range(4)
         ]
-        profile = Path(folder) / "browser"
-        profile.mkdir()
-        with Browser(profile) as browser:
+        with Browser() as browser:
             browser.open(server.url)
             browser.until(lambda: browser.sees("#sign-in"))
             browser.write("#key", KEY)

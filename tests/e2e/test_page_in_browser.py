@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -48,8 +47,8 @@ def server(provider: SimulatedProvider, start: Start) -> Tallygate:
 
 
 @pytest.fixture(scope="module")
-def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with Browser(tmp_path_factory.mktemp("browser")) as running:
+def one_browser() -> Iterator[Browser]:
+    with Browser() as running:
         yield running
 
 
@@ -473,11 +472,11 @@ def test_the_api_is_shown_as_it_is_told(browser: Browser, server: Tallygate) -> 
     assert browser.run("return window.scrollY") > 0
 
 
-def test_the_browser_leaves_nothing_behind(tmp_path: Path) -> None:
-    with Browser(tmp_path) as own:
+def test_the_browser_leaves_nothing_behind() -> None:
+    with Browser() as own:
         own.open("about:blank")
-        driver = own._driver
-    assert driver.returncode is not None
+    assert own._driver.returncode is not None
+    assert not own._folder.exists()
 
 
 def test_where_too_many_look_it_says_so_and_goes_on(one_browser: Browser, start: Start) -> None:

@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from adapters.base import Deployment, UpstreamError
 from app.limits import wait_headers
@@ -48,6 +48,16 @@ class OverBudgetError(Exception):
         )
 
 
+class Left(NamedTuple):
+    """What is left of an rpm at this moment, for all workers of the server."""
+
+    calls: int
+    """May leave at once."""
+    burst: int
+    """As many could, after a pause."""
+    waiting: int
+
+
 class Cluster(Protocol):
     """Where all machines share a pace: `cache.tiers`."""
 
@@ -68,6 +78,11 @@ class Budgets:
         """Expect the wait of a call that would come now; infinite where no place is left."""
         budget = self._budgets.get(deployment.name)
         return 0.0 if budget is None else budget.wait_s()
+
+    def left(self, deployment: Deployment) -> Left | None:
+        """Say what is left; None for one without an rpm. Takes nothing."""
+        budget = self._budgets.get(deployment.name)
+        return None if budget is None else budget.left()
 
     async def take(self, deployment: Deployment, until: float) -> None:
         """Return when the call may leave. ``until`` is on the monotonic clock.
@@ -114,6 +129,11 @@ class Budget:
     def wait_s(self) -> float:
         """Expect the wait of one who comes now."""
         return self._waiters.wait_s(self._clock())
+
+    def left(self) -> Left:
+        """Say what is left. Takes nothing."""
+        now, pace = self._clock(), self._host_pace
+        return Left(pace.left(now), self._pace.burst, pace.waiting(now))
 
     async def take(self, until: float) -> None:
         """Return when the call may leave. Raises TooLateError."""

@@ -1,5 +1,6 @@
 """The one place that wires: settings, framework, routes, error handler, listeners."""
 
+import asyncio
 import sys
 from typing import Any
 
@@ -11,11 +12,12 @@ from app.errors import AnthropicErrorHandler
 from app.hitlane import LaneProtocol
 from app.lane import HitLane
 from app.log import configure_logging, describe
-from app.main_process import LIMITS, METRICS, hand_over_all, supervise
+from app.main_process import LIMITS, METRICS, TOLD, hand_over_all, supervise
 from app.process_life.board import own_name
 from app.process_life.leaving import BOARD, WorkerLife, hear_no_more, outlive_hangup
 from app.process_life.sanic_inside import handed_over
 from app.routes import add_routes
+from app.status_stream import Streams
 from app.strict_http import StrictProtocol
 from app.workers import Server, Worker, room_for_connections
 
@@ -47,6 +49,8 @@ def create_app(config_path: str | None = None) -> Server:
     app.ctx.protocol = LaneProtocol if settings.server.hit_lane else StrictProtocol
     app.ctx.shutting_down = False
     app.ctx.listening = ()
+    app.ctx.leaving = asyncio.Event()
+    app.ctx.streams = Streams(app.ctx.leaving)
     add_routes(app)
     _add_listeners(app)
     return app
@@ -73,7 +77,10 @@ def _add_listeners(app: Server) -> None:
         board = handed_over(app, BOARD)
         row = board.row(own_name()) if board else None
         shared, limits = handed_over(app, METRICS), handed_over(app, LIMITS)
-        app.ctx.worker = Worker(app.ctx.settings, shared, row, limits, room.providers)
+        told = handed_over(app, TOLD)
+        app.ctx.worker = Worker(
+            app.ctx.settings, shared, row, limits, room.providers, shared_told=told
+        )
         app.ctx.lane = HitLane(app.ctx.worker)
         await app.ctx.worker.open()
 

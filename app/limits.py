@@ -13,6 +13,7 @@ worker knows by itself.
 import math
 import re
 from collections.abc import Callable, Iterable, MutableSequence
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -29,8 +30,22 @@ OK, TOO_MANY, SERVER_ERRORS, BAD_GATEWAY, GATEWAY_TIMEOUT = 200, 429, 500, 502, 
 COOL_UNTIL, OPEN_UNTIL, STATUS, CELLS = range(4)
 """What workers share about a deployment; 0: it does not cool, its breaker is not open. The status
 is that of the last failure, below 0 where our credential was refused: nothing stands in then."""
+Happening = Literal["calls", "failures", "limited", "openings", "retries"]
+Note = Callable[[str, Happening, UpstreamError | None], None]
+"""Is told by a deployment's name what happens to it."""
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _TYPES = {429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error"}
+
+
+class Phase(NamedTuple):
+    """How a deployment stands, and for how many seconds more; ``probing``: one question goes."""
+
+    state: Literal["closed", "cooling", "open", "probing"]
+    left_s: float
+
+
+def unheard(deployment: str, happening: Happening, error: UpstreamError | None) -> None:
+    """Tell nobody."""
 
 
 class Deployments:
@@ -46,12 +61,13 @@ class Deployments:
         settings: Settings,
         clock: Callable[[], float],
         cells: MutableSequence[float] | None = None,
+        note: Note = unheard,
     ) -> None:
         names = [one.name for one in deployments]
         if cells is None or len(cells) != CELLS * len(names):
             cells = [0.0] * (CELLS * len(names))
         self._states = {
-            name: State(name, settings, clock, cells, CELLS * index)
+            name: State(name, settings, clock, cells, CELLS * index, note=note)
             for index, name in enumerate(names)
         }
 
@@ -70,10 +86,18 @@ class State:
         clock: Callable[[], float],
         cells: MutableSequence[float],
         cell: int,
+        *,
+        note: Note = unheard,
     ) -> None:
         self.name = name
         self.in_flight = 0
-        self.retries = RetryBudget(settings.retry_ratio, settings.retries_per_s, clock)
+        self.retries = RetryBudget(
+            settings.retry_ratio,
+            settings.retries_per_s,
+            clock,
+            lambda: note(name, "retries", None),
+        )
+        self._note = note
         self._settings = settings
         self._clock = clock
         self._cells = cells
@@ -89,6 +113,16 @@ class State:
         until = max(cells[cell + COOL_UNTIL], cells[cell + OPEN_UNTIL])
         return max(until - self._clock(), 0.0) if until else 0.0
 
+    @property
+    def phase(self) -> Phase:
+        """Say how it stands: what keeps it from being asked the longest."""
+        now, cool, open_ = self._clock(), self._get(COOL_UNTIL), self._get(OPEN_UNTIL)
+        if cool > max(now, open_):
+            return Phase("cooling", cool - now)
+        if open_ > now:
+            return Phase("open", open_ - now)
+        return Phase("probing" if open_ > 0 else "closed", 0.0)
+
     def take_off(self) -> None:
         """Count a question that goes out now.
 
@@ -97,6 +131,7 @@ class State:
         """
         self.in_flight += 1
         self.retries.asked()
+        self._note(self.name, "calls", None)
         if self._is_open:
             self._set(OPEN_UNTIL, self._clock() + self._settings.breaker_probe_s)
 
@@ -116,13 +151,17 @@ class State:
             self._row = 0  # another worker's probe has been answered
         self._row += 1
         self._last_failure = error
+        self._note(self.name, "failures", error)
         if self._row >= self._settings.breaker_failures or self._is_open:
             self._set(STATUS, _shown(error))
+            if not self._is_open:
+                self._note(self.name, "openings", error)
             self._set(OPEN_UNTIL, self._clock() + self._settings.breaker_probe_s)
 
     def _cool(self, error: UpstreamError) -> None:
         """Leave it alone for as long as it said, and not less long than it said before."""
         self._last_limit = error
+        self._note(self.name, "limited", error)
         until = self._clock() + min(_wait_s(error), self._settings.cooldown_max_s)
         self._set(COOL_UNTIL, max(self._get(COOL_UNTIL), until))
 
@@ -216,10 +255,17 @@ class _Second(Struct):
 class RetryBudget:
     """Retries are at most a share of what was asked lately, and a few a second always."""
 
-    def __init__(self, ratio: float, per_s: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ratio: float,
+        per_s: int,
+        clock: Callable[[], float],
+        taken: Callable[[], None] = lambda: None,
+    ) -> None:
         self._ratio = ratio
         self._per_s = per_s
         self._clock = clock
+        self._taken = taken
         self._seconds: dict[int, _Second] = {}
 
     def asked(self) -> None:
@@ -234,6 +280,7 @@ class RetryBudget:
         if now.retried >= self._per_s and retried >= self._ratio * asked:
             return False
         now.retried += 1
+        self._taken()
         return True
 
     def _now(self) -> _Second:

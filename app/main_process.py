@@ -17,9 +17,9 @@ from app.process_life.supervisor import Supervisor
 from app.shared_limits import share_limits
 from app.telemetry.metrics import carry
 from app.telemetry.otlp.pusher import Counting, Pusher
-from app.workers import Server, metrics_layout, shared_metrics, tell
+from app.workers import Server, Told, metrics_layout, shared_metrics, tell
 
-METRICS, LIMITS = "metrics", "limits"
+METRICS, LIMITS, TOLD = "metrics", "limits", "told"
 _CONFIG = "config"
 
 
@@ -30,7 +30,9 @@ def hand_over_all(app: Sanic[Any, Any]) -> None:
     hand_over(app, SOCKETS, app.ctx.listening)
     hand_over(app, BOARD, Board(app.state.workers))
     hand_over(app, METRICS, shared_metrics(settings, app.state.workers))
-    hand_over(app, LIMITS, share_limits(settings, app.state.workers * ROWS_PER_WORKER))
+    rows = app.state.workers * ROWS_PER_WORKER
+    hand_over(app, LIMITS, share_limits(settings, rows))
+    hand_over(app, TOLD, Told.begin(app.state.workers, rows))
     _count_anew(app)
 
 

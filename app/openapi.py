@@ -23,6 +23,8 @@ from app.question import (
     SECONDS,
     CountTokensBody,
 )
+from app.status_reply import Status
+from app.status_stream import NDJSON
 from app.telemetry.metrics import SOURCES
 from app.telemetry.usage.query import DEFAULT_LIMIT, DEFAULT_SINCE, FILTERS, GROUPS, MAX_LIMIT
 
@@ -38,6 +40,7 @@ _TYPES = (
     replies.CacheStats,
     replies.UsageReport,
     replies.UsageRow,
+    Status,
 )
 _REF = "#/components/schemas/{name}"
 _TEXT = {"type": "string"}
@@ -52,6 +55,8 @@ _ALWAYS = {
     "529": "too many connections, or too many large requests at a time",
 }
 _KEY = {"401": "no key, or a wrong one"}
+_STATUS = {**_KEY, "403": "no key is configured, and the caller is not on this machine"}
+_HTML = "text/html"
 _COUNT = {
     **_KEY,
     "400": "not JSON, a field twice, no well-formed HTTP, or what the provider refuses",
@@ -172,6 +177,26 @@ OPERATIONS = (
     Operation("get", "/health/liveness", "The same, by its usual name", str),
     Operation("get", "/health/readiness", "Whether requests are taken", replies.Readiness),
     Operation("get", "/openapi.json", "This document", dict),
+    Operation(
+        "get",
+        "/status",
+        "How the server does: totals, deployments, recent errors, as far as the key may know",
+        Status,
+        _STATUS,
+        needs_key=True,
+    ),
+    Operation(
+        "get",
+        "/status/stream",
+        "The same once a second, one JSON object on each line, for ten minutes at most",
+        Status,
+        _STATUS,
+        media_type=NDJSON,
+        needs_key=True,
+    ),
+    Operation("get", "/", "The page", str, media_type=_HTML),
+    Operation("get", "/ui", "The page", str, media_type=_HTML),
+    Operation("get", "/docs", "This document as a page", str, media_type=_HTML),
 )
 
 

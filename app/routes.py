@@ -1,6 +1,8 @@
 """HTTP in, HTTP out: each handler reads what it needs and hands the rest to the counter."""
 
 import os
+from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from sanic import Sanic
@@ -12,7 +14,10 @@ from app.errors import forbidden, not_found
 from app.ids import new_request_id
 from app.openapi import document
 from app.origin import from_this_machine
+from app.page import page
 from app.replies import JSON, CacheStats, Memo, Model, ModelList, Readiness, Taken
+from app.status import gauges, status_of
+from app.status_reply import Status
 from app.usage_handler import usage
 from app.workers import Worker
 
@@ -32,6 +37,11 @@ def add_routes(app: Sanic) -> None:  # type: ignore[type-arg]
     add(liveness, "/health/liveness", methods=["GET"], name="liveness")
     add(readiness, "/health/readiness", methods=["GET"], name="readiness")
     add(openapi, "/openapi.json", methods=["GET"], name="openapi")
+    add(status, "/status", methods=["GET"], name="status")
+    add(status_stream, "/status/stream", methods=["GET"], name="status_stream")
+    add(status_page, "/", methods=["GET"], name="page")
+    add(status_page, "/ui", methods=["GET"], name="ui")
+    add(docs_page, "/docs", methods=["GET"], name="docs")
 
 
 async def count_tokens(request: Request) -> HTTPResponse:
@@ -73,7 +83,7 @@ async def metrics(request: Request) -> HTTPResponse:
     if not from_this_machine(request.ip, request.headers):
         worker.authenticator.caller(request.headers)
     return HTTPResponse(
-        worker.metrics.render(),
+        worker.metrics.render(gauges(worker)),
         headers={"request-id": new_request_id()},
         content_type="text/plain; version=0.0.4; charset=utf-8",
     )
@@ -118,7 +128,48 @@ async def openapi(request: Request) -> HTTPResponse:
     return _json(msgspec.Raw(document()))
 
 
-def _json(value: object, status: int = 200) -> HTTPResponse:
+async def status(request: Request) -> HTTPResponse:
+    """``GET /status``: how this server does, for any valid key as far as it may know.
+
+    Without any configured key for this machine only.
+    """
+    return _json(_snapshot(request)(), cache_control="no-store")
+
+
+async def status_stream(request: Request) -> None:
+    """``GET /status/stream``: the same once a second, one JSON object on each line."""
+    await request.app.ctx.streams.run(request, _snapshot(request))
+
+
+def _snapshot(request: Request) -> Callable[[], Status]:
+    worker: Worker = request.app.ctx.worker
+    caller = worker.authenticator.caller(request.headers)
+    has_keys = bool(worker.settings.keys)
+    if not has_keys and not from_this_machine(request.ip, request.headers):
+        raise forbidden("without a configured key this is for callers on this machine only")
+    return partial(status_of, worker, caller, sees_all=caller.is_master or not has_keys)
+
+
+async def status_page(request: Request) -> HTTPResponse:
+    """``GET /``: the page; it holds no data, and is open to everybody."""
+    del request
+    return _page("status")
+
+
+async def docs_page(request: Request) -> HTTPResponse:
+    """``GET /docs``: /openapi.json as a page."""
+    del request
+    return _page("docs")
+
+
+def _page(name: str) -> HTTPResponse:
+    shown = page(name)
+    headers = {"request-id": new_request_id(), **shown.headers}
+    return HTTPResponse(shown.body, headers=headers, content_type="text/html; charset=utf-8")
+
+
+def _json(value: object, status: int = 200, **more: str) -> HTTPResponse:
     headers = {"request-id": new_request_id()}
+    headers |= {name.replace("_", "-"): text for name, text in more.items()}
     body = msgspec.json.encode(value)
     return HTTPResponse(body, status=status, headers=headers, content_type=JSON)

@@ -20,7 +20,9 @@ from app.budget import Budget, Budgets, Cluster
 from app.config import Settings
 from app.config_sections import CallerKey
 from app.key_limits import KeyLimits
+from app.last_errors import ErrorMemory
 from app.limits import CELLS, Deployments
+from app.limits import Note as Heard
 from app.log import logger
 from cache.host_pace import HostPace, pace_cells
 from cache.miss_log import Bounds, MissLog, log_cells
@@ -45,11 +47,12 @@ class SharedLimits(Struct, frozen=True):
     left_alone: Any
     """Until when no deployment of this configuration is asked (`app.limits`): soon found out again,
     and so not kept when the configuration changes."""
+    last_errors: ErrorMemory
 
-    def deployments(self, settings: Settings) -> Deployments:
+    def deployments(self, settings: Settings, heard: Heard) -> Deployments:
         """Give a worker the state of every deployment."""
         return Deployments(
-            settings.models.deployments, settings.limits, time.monotonic, self.left_alone
+            settings.models.deployments, settings.limits, time.monotonic, self.left_alone, heard
         )
 
     def budgets(self, settings: Settings, row: int, cluster: Cluster, note: Note) -> Budgets:
@@ -94,7 +97,9 @@ class SharedLimits(Struct, frozen=True):
 
 def share_limits(settings: Settings, rows: int, before: SharedLimits | None = None) -> SharedLimits:
     """Make what the workers of ``rows`` rows share; ``before``: what they have shared so far."""
-    before = before or SharedLimits(LockFile(), secrets.token_hex(8), 0, {}, None)
+    names = [one.name for one in settings.models.deployments]
+    last_errors = ErrorMemory.make(names, rows, before.last_errors if before else None)
+    before = before or SharedLimits(LockFile(), secrets.token_hex(8), 0, {}, None, last_errors)
     cells = dict.fromkeys(_names(settings.models.deployments).values(), pace_cells(rows))
     limited = [key for key in settings.keys if key.is_limited]
     cells |= {_key_name(key): log_cells(rows, _bounds(key)) for key in limited}
@@ -106,7 +111,7 @@ def share_limits(settings: Settings, rows: int, before: SharedLimits | None = No
     }
     next_number = before.next_number + len(memory)
     left_alone = multiprocessing.RawArray("d", CELLS * len(settings.models.deployments))
-    return SharedLimits(before.file, before.host, next_number, memory, left_alone)
+    return SharedLimits(before.file, before.host, next_number, memory, left_alone, last_errors)
 
 
 def _names(deployments: tuple[Deployment, ...]) -> dict[str, str]:

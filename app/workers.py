@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from sanic import Sanic
 
-from adapters.base import Endpoint
+from adapters.base import Endpoint, UpstreamError
 from adapters.credentials import Credentials
 from adapters.estimate import Estimator
 from adapters.registry import ESTIMATE
@@ -27,7 +27,9 @@ from app.counter import TokenCounter
 from app.dial import ca_bundle, way_to
 from app.dispatch import Dispatcher
 from app.keys import Keys
+from app.last_errors import LastErrors
 from app.leader import Leader
+from app.limits import Happening
 from app.log import logger
 from app.memory import open_tiers, usage_path
 from app.process_life.board import ROWS_PER_WORKER
@@ -40,6 +42,7 @@ from app.telemetry import Sampling, Telemetry
 from app.telemetry.metrics import Layout, Metrics
 from app.telemetry.open_sinks import open_sinks
 from app.telemetry.otlp.pusher import Counting, Pusher
+from app.telemetry.recent_errors import RecentErrors, recent_errors_memory
 from app.telemetry.trace import Tracing
 from app.telemetry.usage import Usage, UsageFile
 from app.upstream import MAX_CONNECTIONS, Upstream
@@ -151,6 +154,19 @@ def is_loopback(host: str) -> bool:
     return False
 
 
+class Told(Struct, frozen=True):
+    """What the main process tells its workers of the server, for ``/status``."""
+
+    started_s: float
+    workers: int
+    recent_errors: Any
+
+    @classmethod
+    def begin(cls, workers: int, rows: int) -> "Told":
+        """Begin to tell."""
+        return cls(WALL_CLOCK(), workers, recent_errors_memory(rows))
+
+
 class Worker:
     """Everything one worker process holds; built when its loop runs, closed when it stops."""
 
@@ -161,10 +177,18 @@ class Worker:
         row: int | None = None,
         limits: SharedLimits | None = None,
         provider_connections: int = 2 * MAX_CONNECTIONS,
+        *,
+        shared_told: Told | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = _metrics(settings, shared, row)
         told = settings.telemetry
+        if shared_told is None or row is None:
+            shared_told, own_row = Told.begin(workers=1, rows=1), 0
+        else:
+            own_row = row
+        self.started_s, self.workers = shared_told.started_s, shared_told.workers
+        self.recent_errors = RecentErrors(shared_told.recent_errors, own_row)
         self.sampling = Sampling(told.hit_records_per_s)
         pseudonym_key = settings.secret("end-user") if told.hash_end_users else None
         sinks = open_sinks(
@@ -181,7 +205,9 @@ class Worker:
                 self.pusher = Pusher(lambda: counting, time.time_ns)
         self.tracing = Tracing(told.otlp.has_spans, told.trace_upstream)
         self.usage = _usage(settings, pseudonym_key, self.metrics)
-        self.telemetry = Telemetry(self.metrics, sinks, self.sampling, self.usage)
+        self.telemetry = Telemetry(
+            self.metrics, (self.recent_errors, *sinks), self.sampling, self.usage
+        )
         self.authenticator = Authenticator(settings.keys)
         self.router = Router(settings.models)
         urls = [one.base_url for one in _endpoints(settings)]
@@ -195,6 +221,8 @@ class Worker:
         if limits is None or row is None:  # a process without others
             limits, row = share_limits(settings, rows=1), 0
         limits.live(row)
+        self.last_errors = LastErrors(limits.last_errors, row, WALL_CLOCK)
+        self.deployments = limits.deployments(settings, self._hear)
         self.budgets = limits.budgets(settings, row, self.tiers, self.metrics.limit)
         self.counter = TokenCounter(
             router=self.router,
@@ -204,7 +232,7 @@ class Worker:
             key_limits=limits.key_limits(settings, row, self.metrics.limit),
             dispatcher=Dispatcher(
                 Leader(self.upstream, self.credentials, WALL_CLOCK),
-                limits.deployments(settings),
+                self.deployments,
                 self.budgets,
             ),
             estimator=Estimator(),
@@ -219,6 +247,12 @@ class Worker:
         self.sentinel = Sentinel(
             settings.cache.sentinel, self.counter, self.tiers, self.metrics.recount, WALL_CLOCK
         )
+
+    def _hear(self, name: str, happening: Happening, error: UpstreamError | None) -> None:
+        """Count what happens to a deployment, and keep what went wrong last."""
+        self.metrics.deployment(happening, name)
+        if error is not None and happening != "openings":
+            self.last_errors.note(name, error)
 
     async def open(self) -> None:
         """Begin to listen to what other workers and machines say."""
@@ -278,7 +312,8 @@ def metrics_layout(settings: Settings) -> Layout:
     """Fix the series of one configuration: the same in the main process and in every worker."""
     deployments = settings.models.deployments
     names = dict.fromkeys((*(d.alias for d in deployments), *settings.models.aliases))
-    return Layout(names, dict.fromkeys(d.provider for d in deployments))
+    providers = dict.fromkeys(d.provider for d in deployments)
+    return Layout(names, providers, (d.name for d in deployments))
 
 
 def shared_metrics(settings: Settings, workers: int) -> MutableSequence[float]:

@@ -75,6 +75,18 @@ class HostPace:
         free_at = max(self._pace.free_at(cells[STATE], now), cells[NOT_BEFORE])
         return max(free_at - now, 0.0), first * self._step_s
 
+    def left(self, now: float) -> int:
+        """Count the calls that could leave now, by all workers together. Takes none."""
+        if self._cells[NOT_BEFORE] > now:
+            return 0
+        return self._pace.free(self._cells[STATE], now)
+
+    def waiting(self, now: float) -> int:
+        """Count who waits for a slot in any worker."""
+        cells = self._cells
+        fresh = (row for row in self._rows if now - cells[row + BEAT] < FRESH_S)
+        return int(sum(cells[row + WAITING] for row in fresh))
+
     def take(self, now: float, wanted: int) -> int | None:
         """Take what is free, at most ``wanted``; None: another worker is at it just now."""
         with self._guard.hold() as still_holds:

@@ -49,6 +49,12 @@ class Pace(Struct, frozen=True):
         taken = max(self.settled(state, now), now) + before * self.interval_s
         return max(taken - self.saved_s, now)
 
+    def free(self, state: float, now: float) -> int:
+        """Count the slots that `take` would give now."""
+        ahead_s = max(self.settled(state, now) - now, 0.0)
+        # A clock of days has no more than some eleven digits behind the point.
+        return max(math.floor((self.saved_s - ahead_s) / self.interval_s + 1e-6) + 1, 0)
+
     def take(self, state: float, now: float, wanted: int) -> tuple[int, float]:
         """Take as many slots as are free, at most ``wanted``; return how many, and the new state.
 

@@ -83,6 +83,7 @@ class WorkerLife:
 
     def _leave(self, notice_s: float | None) -> None:
         """Begin to end, once; a repeated signal changes nothing."""
+        self._app.ctx.leaving.set()
         if self._leaving is None:
             if self._board is not None and self._row is not None:
                 self._board.leave(self._row)

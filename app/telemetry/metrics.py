@@ -40,19 +40,30 @@ SINKS = ("webhook", "otlp", "otlp_logs", "callbacks", "ledger")
 HTTP_REFUSALS = (400, 401, 403, 404, 405, 408, 413, 417, 431, 499, 500, 503, 504, 529)
 CLOSED = "closed"
 """In place of a status: the connection was closed without a word."""
+DEPLOYMENT_TOTALS = {
+    "calls": "tallygate_deployment_calls_total",
+    "failures": "tallygate_deployment_failures_total",
+    "limited": "tallygate_deployment_limited_total",
+    "openings": "tallygate_breaker_openings_total",
+    "retries": "tallygate_retries_total",
+}
+OUTCOMES = (*SOURCES, "error")
 RECOUNTS = ("same", "drift", "failed")
 OTHER = "other"
 
 Row = MutableSequence[float]
+Labels = tuple[tuple[str, str], ...]
 
 
 class Layout:
     """Which slot of a row holds which series; the same in every worker of one configuration."""
 
-    def __init__(self, aliases: Iterable[str], providers: Iterable[str]) -> None:
+    def __init__(
+        self, aliases: Iterable[str], providers: Iterable[str], deployments: Iterable[str] = ()
+    ) -> None:
         self.aliases = (*dict.fromkeys(aliases), OTHER)
         self.providers = (*dict.fromkeys(providers), OTHER)
-        self.slots: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+        self.slots: dict[tuple[str, Labels], int] = {}
         statuses = (*map(str, STATUSES), OTHER)
         self._add("tallygate_requests_total", model=self.aliases, status=statuses)
         self._add("tallygate_counts_total", model=self.aliases, source=SOURCES)
@@ -67,14 +78,17 @@ class Layout:
         self._add("tallygate_limited_total", limit=LIMITS)
         refusals = (*map(str, HTTP_REFUSALS), CLOSED, OTHER)
         self._add("tallygate_http_refusals_total", status=refusals)
-        outcomes = (*SOURCES, "error")
+        names = tuple(deployments)
+        for total in DEPLOYMENT_TOTALS.values():
+            self._add(total, deployment=names)
+        outcomes = OUTCOMES
         limits = tuple(f"{limit:g}" for limit in BUCKETS_S)
         self._add("tallygate_request_seconds_bucket", source=outcomes, le=(*limits, "+Inf"))
         self._add("tallygate_request_seconds_sum", source=outcomes)
         self.width = len(self.slots)
 
     def _add(self, name: str, **labels: Sequence[str]) -> None:
-        series: list[tuple[tuple[str, str], ...]] = [()]
+        series: list[Labels] = [()]
         for label, values in labels.items():
             series = [(*one, (label, value)) for one in series for value in values]
         for one in series:
@@ -112,6 +126,14 @@ class Kind(NamedTuple):
     tier: str
     error_type: str = ""
     by_lane: bool = False
+
+
+class Gauge(NamedTuple):
+    """What stands at some value just now, read when it is asked for."""
+
+    name: str
+    help: str
+    samples: Sequence[tuple[Labels, float]]
 
 
 class Series(NamedTuple):
@@ -199,6 +221,16 @@ class Metrics:
         slot = self._layout.slot("tallygate_http_refusals_total", status=told)
         self._array[self._base + slot] += 1
 
+    def deployment(self, happening: str, name: str) -> None:
+        """Add one of DEPLOYMENT_TOTALS to a deployment."""
+        slot = self._layout.slot(DEPLOYMENT_TOTALS[happening], deployment=name)
+        self._array[self._base + slot] += 1
+
+    def sums(self) -> dict[tuple[str, Labels], float]:
+        """Sum every series over all workers; the buckets are not cumulative."""
+        sums = sums_of(self._layout, self._array)
+        return {series: sums[slot] for series, slot in self._layout.slots.items()}
+
     def cache_totals(self) -> dict[str, dict[str, int]]:
         """Say what became of look-ups and writes, by tier and result, all workers summed."""
         return {
@@ -234,23 +266,25 @@ class Metrics:
             tuple(base + slot for slot in slots), base + tokens, base + first, base + seconds
         )
 
-    def render(self) -> bytes:
+    def render(self, gauges: Iterable[Gauge] = ()) -> bytes:
         """Write Prometheus' text format, version 0.0.4, with histogram buckets made cumulative."""
-        sums = sums_of(self._layout, self._array)
         lines: list[str] = []
         family = ""
         running = 0.0
-        for (name, labels), slot in self._layout.slots.items():
+        for (name, labels), value in self.sums().items():
             if family_of(name) != family:
                 family = family_of(name)
                 lines += _header(family)
-            value = sums[slot]
+            shown = value
             if name.endswith("_bucket"):
                 running = value if labels[-1][1] == "0.0001" else running + value
-                value = running
+                shown = running
                 if labels[-1][1] == "+Inf":
-                    lines.append(_line("tallygate_request_seconds_count", labels[:1], value))
-            lines.append(_line(name, labels, value))
+                    lines.append(_line("tallygate_request_seconds_count", labels[:1], shown))
+            lines.append(_line(name, labels, shown))
+        for gauge in gauges:
+            lines += [f"# HELP {gauge.name} {gauge.help}", f"# TYPE {gauge.name} gauge"]
+            lines += [_line(gauge.name, labels, value) for labels, value in gauge.samples]
         return ("\n".join(lines) + "\n").encode()
 
 
@@ -267,6 +301,11 @@ HELP = {
     "tallygate_limited_total": ("counter", "Calls refused by our own limits, by which."),
     "tallygate_http_refusals_total": ("counter", "Refused before any handler, or beside all."),
     "tallygate_request_seconds": ("histogram", "Time to answer, in seconds."),
+    "tallygate_deployment_calls_total": ("counter", "Questions sent to each deployment."),
+    "tallygate_deployment_failures_total": ("counter", "Of these, failures: see the breaker."),
+    "tallygate_deployment_limited_total": ("counter", "Of these, refused as too many (429)."),
+    "tallygate_breaker_openings_total": ("counter", "How often a deployment's breaker opened."),
+    "tallygate_retries_total": ("counter", "Questions asked a second time, of each deployment."),
 }
 
 
@@ -275,7 +314,7 @@ def _header(family: str) -> list[str]:
     return [f"# HELP {family} {text}", f"# TYPE {family} {kind}"]
 
 
-def _line(name: str, labels: tuple[tuple[str, str], ...], value: float) -> str:
+def _line(name: str, labels: Labels, value: float) -> str:
     if not labels:
         return f"{name} {_number(value)}"
     inner = ",".join(f'{label}="{_escape(text)}"' for label, text in labels)

@@ -401,7 +401,7 @@ def test_row_58_other_method(client: httpx.Client) -> None:
     assert response.headers["allow"] == "POST"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/messages/count", "/v1/complete", "/docs"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/messages/count", "/v1/complete", "/uis", "/docs/v1"])
 def test_row_58_unknown_path(client: httpx.Client, path: str) -> None:
     """An unknown path: 404 not_found_error."""
     refused(client.post(path, json=question()), 404, "not_found_error")

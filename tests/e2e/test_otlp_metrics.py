@@ -42,7 +42,12 @@ def config(provider: SimulatedProvider, collector: Collector, **more: Any) -> di
 def shown(server: Tallygate) -> Numbers:
     """What /metrics says, without what is zero."""
     found = {}
+    told = httpx.get(f"{server.url}/metrics").text.splitlines()
+    # The state of a deployment is asked of a worker, and is not pushed.
+    gauges = {line.split()[2] for line in told if line.startswith("# TYPE") and "gauge" in line}
     for name, value in server.metrics().items():
+        if name.partition("{")[0] in gauges:
+            continue
         family, _, inside = name.partition("{")
         if value:
             found[family, frozenset(_LABEL.findall(inside))] = value

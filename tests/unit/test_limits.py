@@ -238,3 +238,44 @@ def test_retries_can_be_switched_off(clock: Clock) -> None:
     budget = RetryBudget(0, 0, clock)
     budget.asked()
     assert not budget.take()
+
+
+def test_what_happens_to_a_deployment_is_told(clock: Clock) -> None:
+    told: list[tuple[str, str, UpstreamError | None]] = []
+    state = Deployments((ONE,), LIMITS, clock, None, lambda *note: told.append(note)).of(ONE)
+    ask(state, None)
+    assert told == [("a[0]", "calls", None)]
+    told.clear()
+    ask(state, MISTAKE)
+    assert [note[1] for note in told] == ["calls"]
+    told.clear()
+    ask(state, limited("3"))
+    assert [note[1] for note in told] == ["calls", "limited"]
+    told.clear()
+    for _ in range(6):
+        ask(state, FAILED)
+    assert [note[1] for note in told] == ["calls", "failures"] * 4 + [
+        "calls",
+        "failures",
+        "openings",
+        "calls",
+        "failures",
+    ]
+    assert {note[2] for note in told if note[1] == "failures"} == {FAILED}
+    told.clear()
+    assert state.retries.take()
+    assert told == [("a[0]", "retries", None)]
+
+
+def test_its_phase_is_what_all_workers_say(clock: Clock, cells: list[float]) -> None:
+    state, other = (Deployments((ONE,), LIMITS, clock, cells).of(ONE) for _ in range(2))
+    assert other.phase == ("closed", 0.0)
+    ask(state, limited("3"))
+    assert other.phase == ("cooling", 3.0)
+    for _ in range(5):
+        ask(state, FAILED)
+    assert other.phase == ("open", LIMITS.breaker_probe_s)
+    clock.now += LIMITS.breaker_probe_s
+    assert other.phase == ("probing", 0.0)
+    ask(other, None)
+    assert state.phase == ("closed", 0.0)

@@ -149,7 +149,7 @@ class Deployment(Struct, frozen=True):
         return self.provider, endpoint.upstream_model, endpoint.scope, stated, other
 
 
-class CountRequest(Struct, frozen=True):
+class CountRequest(Struct, frozen=True, gc=False):
     """What the client asked, reduced to what decides the number.
 
     ``body`` is the canonical JSON object (see ``cache.key``) without ``model``; an adapter builds
@@ -169,7 +169,7 @@ class CountRequest(Struct, frozen=True):
         return f"<CountRequest of {len(self.body)} bytes>"
 
 
-class UpstreamRequest(Struct, frozen=True):
+class UpstreamRequest(Struct, frozen=True, gc=False):
     """Everything the network layer needs. Header names are lower-case."""
 
     method: str
@@ -188,7 +188,7 @@ def named_betas(betas: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"anthropic-beta:{beta}" for beta in betas)
 
 
-class Count(Struct, frozen=True):
+class Count(Struct, frozen=True, gc=False):
     """A provider's answer: at least one token, and its extra reply fields.
 
     ``extra`` is ``b""`` or raw JSON members ``b',"name":value'`` to follow ``"input_tokens":N``.

@@ -21,7 +21,7 @@ JOINED_BYTES = 65_536
 INTERIM, OK, NO_CONTENT, NOT_MODIFIED = range(100, 200), 200, 204, 304
 
 
-class UpstreamReply(Struct, frozen=True):
+class UpstreamReply(Struct, frozen=True, gc=False):
     """A whole reply. Header names are lower-case; of a repeated header the last one stands.
 
     Of a 200 the headers are left out: a count says all in its body.

@@ -31,7 +31,7 @@ _SECONDS = re.compile(r"(\d{1,9})(?:\.\d+)?")
 NOTHING = UpstreamError(502, "api_error", "the provider gave no answer", "no answer")
 
 
-class Ask(Struct, frozen=True):
+class Ask(Struct, frozen=True, gc=False):
     """What a flight asks, whom, and under which key the answer is remembered."""
 
     request: CountRequest
@@ -49,7 +49,7 @@ class Ask(Struct, frozen=True):
     timeout_s: float
 
 
-class Landed(Struct, frozen=True):
+class Landed(Struct, frozen=True, gc=False):
     """How one flight ended: a record, or the error that each waiter raises for itself."""
 
     record: Record | None = None

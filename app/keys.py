@@ -19,7 +19,7 @@ from cache.key import content_key
 from cache.tiers import Record
 
 
-class Answer(Struct, frozen=True):
+class Answer(Struct, frozen=True, gc=False):
     """A number, and where it comes from."""
 
     record: Record
@@ -37,7 +37,7 @@ class Answer(Struct, frozen=True):
         return ESTIMATE if self.source == ESTIMATE else self.deployment.provider
 
 
-class Place(Struct, frozen=True):
+class Place(Struct, frozen=True, gc=False):
     """Whom a caller asks, and where the answer is remembered."""
 
     deployment: Deployment

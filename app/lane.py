@@ -41,7 +41,7 @@ MAX_WHOLES_BYTES = 8 * 1024 * 1024
 """Whole requests that are known by their bytes, how long one may be, and all together."""
 
 
-class Ready(Struct, frozen=True):
+class Ready(Struct, frozen=True, gc=False):
     """An answer as it was written before."""
 
     repeat: Repeat

@@ -21,7 +21,7 @@ from app.telling import tell
 from app.workers import Worker
 
 
-class Unknown(Struct, frozen=True):
+class Unknown(Struct, frozen=True, gc=False):
     """A question as the lane has read it."""
 
     begun: Begun

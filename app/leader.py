@@ -86,7 +86,8 @@ class Journey(Struct):
         finally:
             self.out -= 1
             if self.told_later is not None and not self.out:
-                self.told_later()
+                told, self.told_later = self.told_later, None  # it knows this journey
+                told()
 
     def tell(self, event: Callable[[], None]) -> None:
         """Tell when all flights have landed: until then providers may be asked."""
@@ -106,7 +107,7 @@ class Journey(Struct):
         return replace(request, headers=headers)
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What asking brought: the provider's count and when it came, or an error."""
 
     counted: Count | None = None

@@ -33,7 +33,7 @@ _is_seconds = re.compile(SECONDS).fullmatch
 _QUERY = re.compile(r"[\x21-\x7e]{0,1024}")
 
 
-class Question(Struct, frozen=True):
+class Question(Struct, frozen=True, gc=False):
     """One request to count, whoever will answer it."""
 
     model: str

@@ -50,7 +50,7 @@ def begin(head: bytes, body_bytes: int) -> Digest:
     return blake3(head) if body_bytes >= LARGE_BYTES else hashlib.sha256(head)
 
 
-class Repeat(Struct, frozen=True):
+class Repeat(Struct, frozen=True, gc=False):
     """What exact bytes ask, and where the answer is remembered."""
 
     key: bytes

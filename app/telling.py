@@ -16,7 +16,7 @@ OK, CLIENT_CLOSED = 200, 499
 """The second: what is told of a client that left before its answer."""
 
 
-class Asker(Struct):
+class Asker(Struct, gc=False):
     """Who asks what, as far as it is known by now."""
 
     request_id: str

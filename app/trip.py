@@ -14,7 +14,7 @@ LANDING_S = 0.25
 """What a waiter allows a flight beyond its deadline to land: the leader's error says more."""
 
 
-class Trip(Struct, frozen=True):
+class Trip(Struct, frozen=True, gc=False):
     """One caller's question on its way."""
 
     question: Question

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import multiprocessing
 import os
@@ -51,6 +52,8 @@ MAX_UNIX_PATH_BYTES = 63
 """The system takes 107, and Sanic binds to a name that is 44 longer first (25.12.1)."""
 OTHER_FILES = 64
 """Files, pipes, the cluster, and what credentials are asked of."""
+COLLECT_AFTER = 10_000, 20, 20
+"""So many new objects begin a collection; each so many-th looks at older ones, too."""
 WALL_CLOCK = time.time  # noqa: TID251 -- the injected clock itself
 
 
@@ -257,6 +260,7 @@ class Worker:
     async def open(self) -> None:
         """Begin to listen to what other workers and machines say."""
         self.tiers.open()
+        _leave_alone_what_stays()
 
     async def close(self) -> None:
         """End flights before the client they fly on, and write what is still to be written."""
@@ -272,6 +276,16 @@ class Worker:
         self.telemetry.close()
         if self.pusher is not None:
             self.pusher.end()
+
+
+def _leave_alone_what_stays() -> None:
+    """Keep the collector of cycles from what lives as long as the process, and let it come rarely.
+
+    It stops the loop: with its defaults for some 50 ms, each second that brings a thousand misses.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
 
 
 class Room(Struct, frozen=True):

@@ -32,7 +32,7 @@ MAX_LOOKS_PER_S = 4000
 RENEW_EVERY_S = 1.0
 
 
-class Wanted(Struct, frozen=True):
+class Wanted(Struct, frozen=True, gc=False):
     """A record that a caller looks for in the shared tiers."""
 
     key: bytes
@@ -43,7 +43,7 @@ class Wanted(Struct, frozen=True):
     """8 bytes of what the caller would ask with (`cache.failure`)."""
 
 
-class Landing(Struct, frozen=True):
+class Landing(Struct, frozen=True, gc=False):
     """A record that somebody else has asked for."""
 
     record: Record

@@ -12,7 +12,7 @@ from cache.record import Record
 ENTRY_OVERHEAD_BYTES = 560
 
 
-class _Entry(Struct):
+class _Entry(Struct, gc=False):
     record: Record
     born_s: float
     """When the provider answered, on this process's monotonic clock."""

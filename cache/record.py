@@ -25,7 +25,7 @@ MAX_BYTES = 65_536
 """No record is longer: a provider's extra reply fields are small."""
 
 
-class Record(Struct, frozen=True):
+class Record(Struct, frozen=True, gc=False):
     """One remembered count: what the provider said, and when it was asked and answered."""
 
     input_tokens: int

@@ -24,7 +24,7 @@ class CrowdedError(Exception):
     """As many callers wait, or as many flights are out or as heavy, as the bounds allow."""
 
 
-class Patience(Struct, frozen=True):
+class Patience(Struct, frozen=True, gc=False):
     """When a caller asks itself whether to wait on, since it has something else to answer with."""
 
     seconds: float

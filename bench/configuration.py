@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from bench.named import ADAPTERS
+from bench.provider.control import TAKES
 from bench.scenarios import Fault, Server
 
 UPSTREAM_MODEL = "claude-bench"
@@ -18,6 +19,7 @@ WORKERS = {
 """Of the other servers: one."""
 ENTRIES = {Server.SOAK: 2_000, Server.HOST_FILE: 10}
 """Of a worker's memory, where it is not to be as large as usual: zipf has 1,000 questions."""
+_SIGNING = "whsec_YmVuY2htYXJrLWJlbmNobWFyay1iZW5jaG1hcms="
 _BEDROCK_MODEL = "anthropic.claude-sonnet-4-5-20250929-v1:0"
 _AWS = {
     "aws_region_name": "us-east-1",
@@ -45,7 +47,21 @@ def config(
             "sentinel": {"per_minute": 0},  # how often the provider is asked is checked
             **({"local": {"max_entries": ENTRIES[server]}} if server in ENTRIES else {}),
         },
+        "telemetry": _telemetry(server, provider),
         "keys": [{"name": f"caller-{n}", "key": one} for n, one in enumerate(callers)],
+    }
+
+
+def _telemetry(server: Server, provider: str) -> dict[str, Any]:
+    """Whom it tells: at the defaults, but where that is what is measured."""
+    if server is Server.NO_SINKS:
+        return {"jsonl": {"enabled": False}, "usage": {"enabled": False}}
+    if server is not Server.SINKS:
+        return {}
+    return {
+        "webhook": {"url": f"{provider}{TAKES}/webhook", "secret": _SIGNING},
+        "otlp": {"endpoint": f"{provider}{TAKES}"},
+        "callbacks": ["bench.callback.Callback"],
     }
 
 

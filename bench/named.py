@@ -60,12 +60,34 @@ def _scale() -> Iterator[Scenario]:
     )
 
 
+def _sinks() -> Iterator[Scenario]:
+    for traffic, upstream in ((Traffic.ZIPF, Upstream.NONE), (Traffic.UNIQUE, Upstream.EACH)):
+        name = "" if traffic is Traffic.ZIPF else "miss-"
+        alone, told = f"{name}no-sinks", f"{name}sinks"
+        yield Scenario(
+            name=alone,
+            says=f"{traffic}; nobody is told",
+            server=Server.NO_SINKS,
+            traffic=traffic,
+            upstream=upstream,
+        )
+        yield Scenario(
+            name=told,
+            says="the same, and all sinks are told, at their defaults",
+            server=Server.SINKS,
+            traffic=traffic,
+            upstream=upstream,
+            compared_with=(alone,),
+        )
+
+
 NAMED = {
     scenario.name: scenario
     for scenario in (
         *_providers(),
         *_faults(),
         *_scale(),
+        *_sinks(),
         Scenario(
             name="host-file",
             says="zipf, but the worker remembers next to nothing: its host's file answers",
@@ -92,6 +114,7 @@ NAMED = {
 GROUPS = {
     "providers": ("repeat", "miss", *(one.name for one in _providers())),
     "faults": tuple(one.name for one in _faults()),
+    "sinks": tuple(one.name for one in _sinks()),
     "scale": ("bare", "repeat", Server.WORKERS_2, *(one.name for one in _scale())),
 }
 ALL = SCENARIOS | NAMED

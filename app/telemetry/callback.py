@@ -9,6 +9,7 @@ Names and meaning: https://docs.litellm.ai/docs/observability/custom_callback (2
 
 import asyncio
 import inspect
+import itertools
 import threading
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from typing import Any
 
 from app.log import warn_operator
 from app.telemetry.event import CountEvent
-from app.telemetry.outbox import Outbox
+from app.telemetry.outbox import AT_ONCE, PAUSE_S, Outbox
 from app.telemetry.record import record_of
 
 MAX_WAITING = 2_000
@@ -103,7 +104,11 @@ class CallbackSink(Outbox):
         await self._call_waiting()
 
     async def _call_waiting(self) -> None:
-        while self._waiting:
+        for number in itertools.count(1):
+            if not self._waiting:
+                break
+            if not number % AT_ONCE:
+                await asyncio.sleep(PAUSE_S)
             (event,) = self._take(1)
             try:
                 async with asyncio.timeout(CALL_S):

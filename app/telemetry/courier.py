@@ -6,13 +6,13 @@ emit ─ queue, bounded ─ every flush_s: a batch ─ post ── taken ──�
 
 import contextlib
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable
 
 from msgspec import Struct
 
 from app.log import warn_operator
 from app.telemetry.event import CountEvent
-from app.telemetry.outbox import Outbox
+from app.telemetry.outbox import Outbox, gently
 from app.telemetry.post import LAST_S, PAUSES_S, Parcel, Poster
 from app.telemetry.sinks import Sampling
 
@@ -37,7 +37,7 @@ class Round(Struct, frozen=True):
     """Whether a batch says what was lost: then one without events is worth while."""
     worth_another: Container[int]
     """Statuses after which a batch is sent again."""
-    pack: Callable[[Sequence[CountEvent], Lost], Parcel]
+    pack: Callable[[Iterable[CountEvent], Lost], Parcel]
     wants: Callable[[CountEvent], bool] | None = None
     """Which events are for this receiver, where not all are."""
     rejected: Callable[[bytes], int] | None = None
@@ -123,7 +123,7 @@ class Courier(Outbox):
         rejected = 0
         try:
             new = Lost(lost.left_out - self._told.left_out, lost.dropped - self._told.dropped)
-            reply = poster.offer(self._to.pack(events, new), timeout_s, pauses_s)
+            reply = poster.offer(self._to.pack(gently(events), new), timeout_s, pauses_s)
             failure = reply.failure
             if not failure and self._to.rejected is not None:
                 rejected = min(self._to.rejected(reply.said), size)

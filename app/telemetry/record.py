@@ -4,16 +4,16 @@ import hashlib
 import hmac
 from typing import Any
 
+import msgspec
+
 from app.telemetry.event import CountEvent
 
 
 def record_of(event: CountEvent, pseudonym_key: bytes | None) -> dict[str, Any]:
     """List what the event says: no empty fields, and the end user hashed where there is a key."""
-    record: dict[str, Any] = {"event": "count"}
-    for name in event.__struct_fields__:
-        value = getattr(event, name)
-        if value and name != "calls" and (name, value) != ("one_of", 1):
-            record[name] = value
+    # What is empty is a field's default, and left out of these.
+    record: dict[str, Any] = {"event": "count", **msgspec.to_builtins(event)}
+    record.pop("calls", None)
     if pseudonym_key and event.end_user:
         record["end_user"] = pseudonym(pseudonym_key, event.end_user)
     return record

@@ -14,7 +14,7 @@ import base64
 import hmac
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -48,7 +48,7 @@ def _pack(
     key: bytes | None,
     more: dict[str, str],
     pseudonym_key: bytes | None,
-    events: Sequence[CountEvent],
+    events: Iterable[CountEvent],
     lost: Lost,
 ) -> Parcel:
     data = {

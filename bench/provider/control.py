@@ -5,6 +5,7 @@
     DELETE /_sim/requests        forget requests, numbers and behaviours
     GET    /_sim/stats           calls, replies by status, queued behaviours
     POST   /_sim/token           a token, as Google's token service exchanges them
+    POST   /_sim/takes/…         whatever is told: taken, and forgotten
 
 Requests to /_sim/ are neither recorded nor touched by behaviours. Header values in the list are
 latin-1; a body that is not UTF-8 stands in ``body_base64`` instead of ``body``.
@@ -20,6 +21,7 @@ from bench.provider.exchange import Reply, Request
 from bench.provider.simulation import Simulation
 
 PREFIX = "/_sim/"
+TAKES = "/_sim/takes"
 _TOKEN = {
     "access_token": "ya29.simulated",
     "expires_in": 3600,
@@ -46,6 +48,8 @@ def control(simulation: Simulation, request: Request) -> Reply:
             return _json(simulation.stats())
         case "POST", "/_sim/token":
             return _json(_TOKEN)
+        case "POST", path if path.startswith(f"{TAKES}/"):
+            return _json({})
         case method, path:
             return _json({"error": f"{method} {path} steers nothing"}, status=404)
 

@@ -34,7 +34,7 @@ def to(url: str, **more: Any) -> Round:
         "timeout_s": 5.0,
         "tells_losses": True,
         "worth_another": {503},
-        "pack": lambda events, lost: Parcel(b"%d %d" % (len(events), lost.dropped), dict),
+        "pack": lambda events, lost: Parcel(b"%d %d" % (len(list(events)), lost.dropped), dict),
     }
     return Round(**{**fields, **more})
 

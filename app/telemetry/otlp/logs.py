@@ -1,6 +1,6 @@
 """Events as log records: one for each that is told of by itself, beside its span."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from app.telemetry.event import CountEvent
@@ -14,7 +14,7 @@ CLIENT_ERRORS = 400
 
 def logs_of(
     resource: dict[str, Any],
-    events: Sequence[CountEvent],
+    events: Iterable[CountEvent],
     pseudonym_key: bytes | None,
     *,
     has_spans: bool,

@@ -7,7 +7,7 @@ https://opentelemetry.io/docs/specs/otlp/#otlphttp (1.9, 2026-11)
 """
 
 import gzip
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ WORTH_ANOTHER = frozenset({429, 502, 503, 504})
 FAST = 1
 """Of gzip's levels: what JSON repeats is found at once."""
 
-Write = Callable[[dict[str, Any], Sequence[CountEvent]], dict[str, Any]]
+Write = Callable[[dict[str, Any], Iterable[CountEvent]], dict[str, Any]]
 
 
 def traces(settings: Otlp, pseudonym_key: bytes | None) -> Round:
@@ -51,7 +51,7 @@ def _round(
 ) -> Round:
     source = resource(settings.service_name)
 
-    def pack(events: Sequence[CountEvent], lost: Lost) -> Parcel:
+    def pack(events: Iterable[CountEvent], lost: Lost) -> Parcel:
         del lost  # /metrics tells
         return parcel(settings, write(source, events))
 

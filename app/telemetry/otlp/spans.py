@@ -4,7 +4,7 @@ SERVER  count_tokens ALIAS        one for each count that is told of by itself
   CLIENT  count_tokens MODEL      one for each request to a provider: a retry is another
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from app.telemetry.event import Call, CountEvent
@@ -29,7 +29,7 @@ def has_spans(event: CountEvent) -> bool:
 
 
 def spans_of(
-    resource: dict[str, Any], events: Sequence[CountEvent], pseudonym_key: bytes | None
+    resource: dict[str, Any], events: Iterable[CountEvent], pseudonym_key: bytes | None
 ) -> dict[str, Any]:
     """Write an ExportTraceServiceRequest."""
     spans = [span for event in events for span in _spans(event, pseudonym_key)]

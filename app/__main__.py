@@ -20,7 +20,7 @@ from app.config import ConfigError, Settings, load
 from app.operate.commands import add_cache_commands
 from app.operate.usage import add_usage_command
 from app.operate.verify import Reply, verify
-from app.workers import start_table
+from app.server import start_table
 
 COUNT = "/v1/messages/count_tokens"
 COUNT_TIMEOUT_S = 600

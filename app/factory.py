@@ -8,6 +8,7 @@ from sanic import Sanic
 from sanic.config import Config
 
 from app.config import ConfigError, Settings, load
+from app.descriptors import room_for_connections
 from app.errors import AnthropicErrorHandler
 from app.hitlane import LaneProtocol
 from app.lane import HitLane
@@ -17,9 +18,10 @@ from app.process_life.board import own_name
 from app.process_life.leaving import BOARD, WorkerLife, hear_no_more, outlive_hangup
 from app.process_life.sanic_inside import handed_over
 from app.routes import add_routes
+from app.server import Server
 from app.status_stream import Streams
 from app.strict_http import StrictProtocol
-from app.workers import Server, Worker, room_for_connections
+from app.workers import Worker
 
 READ_HEAD_S = 10
 KEEP_ALIVE_S = 120

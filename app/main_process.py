@@ -14,10 +14,12 @@ from app.process_life.leaving import BOARD
 from app.process_life.listening import SOCKETS
 from app.process_life.sanic_inside import MainProcess, hand_over, handed_over
 from app.process_life.supervisor import Supervisor
+from app.server import Server, tell
 from app.shared_limits import share_limits
+from app.shared_metrics import metrics_layout, shared_metrics
 from app.telemetry.metrics import carry
 from app.telemetry.otlp.pusher import Counting, Pusher
-from app.workers import Server, Told, metrics_layout, shared_metrics, tell
+from app.workers import Told
 
 METRICS, LIMITS, TOLD = "metrics", "limits", "told"
 _CONFIG = "config"
@@ -29,8 +31,8 @@ def hand_over_all(app: Sanic[Any, Any]) -> None:
     hand_over(app, _CONFIG, Accepted(settings.source))
     hand_over(app, SOCKETS, app.ctx.listening)
     hand_over(app, BOARD, Board(app.state.workers))
-    hand_over(app, METRICS, shared_metrics(settings, app.state.workers))
     rows = app.state.workers * ROWS_PER_WORKER
+    hand_over(app, METRICS, shared_metrics(settings, rows))
     hand_over(app, LIMITS, share_limits(settings, rows))
     hand_over(app, TOLD, Told.begin(app.state.workers, rows))
     _count_anew(app)
@@ -80,7 +82,7 @@ class _Change:
         rows = app.state.workers * ROWS_PER_WORKER
         hand_over(app, LIMITS, share_limits(new, rows, before=self._kept[LIMITS]))
         if metrics_layout(new).slots != metrics_layout(self._old).slots:
-            hand_over(app, METRICS, shared_metrics(new, app.state.workers))
+            hand_over(app, METRICS, shared_metrics(new, rows))
             self._carry()
         _count_anew(app)
 

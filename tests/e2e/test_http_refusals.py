@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app.workers import Room
+from app.descriptors import Room
 from bench.provider import SimulatedProvider
 from tests.e2e.exchange import COUNT, MODEL, anthropic, model_list, question, request
 from tests.e2e.receiver import until

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from app.config import ConfigError, load
-from app.workers import start_table
+from app.server import start_table
 from tests.faults.canaries import Canaries
 
 CANARIES = Canaries()

@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.descriptors import OTHER_FILES, Room
 from app.upstream import MAX_CONNECTIONS
-from app.workers import OTHER_FILES, Room
 
 
 @pytest.mark.parametrize("descriptors", [16, 64, 128, 256, 1024, 4096, 20_000, 1_048_576])

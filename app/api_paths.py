@@ -37,7 +37,7 @@ _COUNT = {
     "409": "the provider's conflict",
     "413": "over this server's limit, or the provider's",
     "415": "not JSON, or compressed",
-    "429": "the provider's limit",
+    "429": "the provider's limit, the deployment's, or the key's own",
     "502": "the provider is unreachable, gives no count, or refuses the server's own credential",
     "504": "no answer in time, or not in the cache where only-if-cached was asked",
     "529": "the provider is overloaded, or there is no room for more here",

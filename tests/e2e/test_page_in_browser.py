@@ -275,7 +275,7 @@ def test_another_key_sees_what_it_may(browser: Browser, server: Tallygate) -> No
     assert "claude-good" not in browser.text("#figures")
 
 
-def test_what_others_write_is_shown_as_text(browser: Browser, server: Tallygate) -> None:
+def test_a11_what_others_write_is_shown_as_text(browser: Browser, server: Tallygate) -> None:
     """A model's and an end user's name that are markup: read, not run."""
     counted(server.count(question(EVIL), **{"x-tallygate-end-user": EVIL}))
     see_figures(browser)

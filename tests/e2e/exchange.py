@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import httpx
 import msgspec
-import pytest
 
 from bench.provider import SimulatedProvider
 from tests.server import KEY, Tallygate
@@ -28,11 +27,6 @@ FAILURES_STAND_ALONE = {
     "cooldown_max_s": 0,
 }
 """``limits`` under which one call is one call, and one test's failures are no other's concern."""
-
-
-def waits_for(capability: str) -> pytest.MarkDecorator:
-    """Mark a test of something that is not built yet; it fails the day it is."""
-    return pytest.mark.xfail(strict=True, reason=f"waits for: {capability}")
 
 
 def question(model: str = MODEL, **fields: Any) -> dict[str, Any]:

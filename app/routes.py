@@ -21,6 +21,8 @@ from app.status_reply import Status
 from app.usage_handler import usage
 from app.workers import Worker
 
+READ = ["GET", "HEAD"]
+
 
 def add_routes(app: Sanic) -> None:  # type: ignore[type-arg]
     """Register every path this server answers."""
@@ -28,20 +30,20 @@ def add_routes(app: Sanic) -> None:  # type: ignore[type-arg]
     add(count_tokens, "/v1/messages/count_tokens", methods=["POST"], name="count")
     add(count_native, "/anthropic/v1/messages/count_tokens", methods=["POST"], name="native")
     add(messages, "/v1/messages", methods=["POST"], name="messages")
-    add(models, "/v1/models", methods=["GET"], name="models")
+    add(models, "/v1/models", methods=READ, name="models")
     add(event_logging, "/api/event_logging/batch", methods=["POST"], name="event_logging")
-    add(metrics, "/metrics", methods=["GET"], name="metrics")
-    add(cache_stats, "/cache/stats", methods=["GET"], name="cache_stats")
-    add(usage, "/usage", methods=["GET"], name="usage")
-    add(liveness, "/health/liveliness", methods=["GET"], name="liveliness")
-    add(liveness, "/health/liveness", methods=["GET"], name="liveness")
-    add(readiness, "/health/readiness", methods=["GET"], name="readiness")
-    add(openapi, "/openapi.json", methods=["GET"], name="openapi")
-    add(status, "/status", methods=["GET"], name="status")
+    add(metrics, "/metrics", methods=READ, name="metrics")
+    add(cache_stats, "/cache/stats", methods=READ, name="cache_stats")
+    add(usage, "/usage", methods=READ, name="usage")
+    add(liveness, "/health/liveliness", methods=READ, name="liveliness")
+    add(liveness, "/health/liveness", methods=READ, name="liveness")
+    add(readiness, "/health/readiness", methods=READ, name="readiness")
+    add(openapi, "/openapi.json", methods=READ, name="openapi")
+    add(status, "/status", methods=READ, name="status")
     add(status_stream, "/status/stream", methods=["GET"], name="status_stream")
-    add(status_page, "/", methods=["GET"], name="page")
-    add(status_page, "/ui", methods=["GET"], name="ui")
-    add(docs_page, "/docs", methods=["GET"], name="docs")
+    add(status_page, "/", methods=READ, name="page")
+    add(status_page, "/ui", methods=READ, name="ui")
+    add(docs_page, "/docs", methods=READ, name="docs")
 
 
 async def count_tokens(request: Request) -> HTTPResponse:

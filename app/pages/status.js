@@ -44,7 +44,7 @@ function showTimes(status) {
   const hits = history.buckets(["cache"]);
   const misses = history.buckets(["live", "coalesced", "stale"]);
   put("median", milliseconds(quantile(every.counts, limits, 0.5)));
-  put("median-what", every.lately ? "median of late" : "median");
+  put("median-what", every.lately ? "median lately" : "median");
   put("span", every.lately ? "last half minute" : "since the start");
   for (const [name, { counts }] of [["hit", hits], ["miss", misses]]) {
     put(`${name}-50`, milliseconds(quantile(counts, limits, 0.5)));

@@ -11,9 +11,9 @@ from app.telemetry.event import CountEvent
 
 def record_of(event: CountEvent, pseudonym_key: bytes | None) -> dict[str, Any]:
     """List what the event says: no empty fields, and the end user hashed where there is a key."""
-    # What is empty is a field's default, and left out of these.
-    record: dict[str, Any] = {"event": "count", **msgspec.to_builtins(event)}
-    record.pop("calls", None)
+    said = msgspec.to_builtins(event)  # without what is a field's default: a reckoned 0.0 is none
+    said.pop("calls", None)
+    record = {"event": "count", **{name: value for name, value in said.items() if value}}
     if pseudonym_key and event.end_user:
         record["end_user"] = pseudonym(pseudonym_key, event.end_user)
     return record

@@ -148,3 +148,13 @@ def test_methods_that_it_does_not_name(
     for path, methods in document["paths"].items():
         if method.lower() not in methods:
             refused(client.request(method, path), 405, "invalid_request_error")
+
+
+def test_a_head_is_a_get_without_its_body(document: dict[str, Any], client: httpx.Client) -> None:
+    reads = [path for path, methods in document["paths"].items() if "get" in methods]
+    assert "/health/readiness" in reads
+    for path in reads:
+        if path != "/status/stream":
+            got, head = client.get(path), client.head(path)
+            assert (head.status_code, head.content) == (got.status_code, b""), path
+            assert head.headers["content-type"] == got.headers["content-type"]

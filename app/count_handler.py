@@ -51,7 +51,8 @@ class CountHandler:
             self._tell(None)
             raise
         except Exception as error:  # noqa: BLE001 -- the last stop before the framework
-            refusal = from_framework(error)
+            # Else it and this frame hold each other, and the body, until cycles are collected.
+            refusal = from_framework(error).with_traceback(None)
             self._tell(refusal)
             return self._refuse(refusal)
         self._tell(answer)

@@ -128,7 +128,7 @@ class TokenCounter:
             except ProxyError as error:
                 if not _another_may_answer(error):
                     raise
-                failure = failure or error
+                failure = failure or error.with_traceback(None)  # else: a cycle
                 if error.is_outage:
                     stale = stale or self._stale(trip, pool)
                 estimates = (one for one in pool.members if one.fallback_estimate)

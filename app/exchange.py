@@ -118,6 +118,7 @@ class Exchange(asyncio.Protocol):
         finally:
             timer.cancel()
             self._waiting = None
+            del waiting  # which holds its failure, which holds this frame, which holds the body
             self._said = self._reply is not None
             self._headers, self._body, self._reply = [], [], None  # while it is idle it keeps none
             if not self._said:

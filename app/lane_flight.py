@@ -46,7 +46,7 @@ async def ask(worker: Worker, unknown: Unknown, request_id: str) -> Answer | Pro
         if worker.sentinel.wants(outcome, time.monotonic()):  # another process remembered it
             worker.sentinel.recount(lambda: question, known.caller, outcome)
     except Exception as error:  # noqa: BLE001 -- the last stop
-        outcome = from_framework(error)
+        outcome = from_framework(error).with_traceback(None)  # else: a cycle
         if outcome.operator_detail:
             warn_operator(outcome.operator_detail)
     finally:

@@ -100,6 +100,7 @@ def _report(ledger: Usage, query: Query) -> tuple[bytes, dict[str, str]]:
     # Other workers have written theirs as well by then, unless the file takes nothing.
     complete_until_s = ledger.complete_until_s - 2 * FLUSH_S
     headers = {
+        "cache-control": "no-store",
         "x-tallygate-complete-until": rfc3339(complete_until_s),
         "x-tallygate-truncated": "true" if report.truncated else "false",
     }

@@ -70,6 +70,9 @@ def test_a_key_sees_its_own_use_alone(server: Tallygate) -> None:
     assert [row["key"] for row in ledger(server, key, group_by="key")["data"]] == ["team-b"]
     assert ledger(server, key, key="team-b")["data"] == ledger(server, key)["data"]
     url = f"{server.url}/usage"
+    for format_ in ("json", "csv"):  # what one key sees is kept for no other
+        own = httpx.get(url, params={"format": format_}, headers={"x-api-key": key})
+        assert own.headers["cache-control"] == "no-store"
     other = httpx.get(url, params={"key": "team-a"}, headers={"x-api-key": key})
     assert "own use" in refused(other, 403, "permission_error")
     refused(httpx.get(url), 401, "authentication_error")

@@ -38,6 +38,10 @@ WEAK_KEYS = frozenset({"sk-1234"})
 """Keys that stand in public documentation, and so are known to everybody."""
 
 
+MAX_NAME_BYTES = 96
+"""Of a key's name: so long it is kept whole wherever callers are told apart by it."""
+
+
 class Settings(Struct, frozen=True):
     """The whole configuration, checked."""
 
@@ -222,6 +226,9 @@ def _keys(source: Source, master_key: str | None) -> tuple[tuple[CallerKey, ...]
         digest = _digest(source, path, entry)
         if digest in kept:
             raise source.error(path, f"the same key as {kept[digest].name}; give each its own")
+        if not entry.name.isprintable() or not 1 <= len(entry.name.encode()) <= MAX_NAME_BYTES:
+            message = f"must be 1 to {MAX_NAME_BYTES} bytes of printable text"
+            raise source.error((*path, "name"), message)
         if entry.name in {key.name for key in kept.values()}:
             raise source.error((*path, "name"), "a name used twice; names tell callers apart")
         kept[digest] = CallerKey(

@@ -61,7 +61,7 @@ class RecentErrors:
             reason=cut(event.reason, REASON_BYTES),
             alias=cut(event.alias, NAME_BYTES),
             deployment=cut(event.deployment, NAME_BYTES),
-            caller=cut(event.caller, WORD_BYTES),
+            caller=cut(event.caller, NAME_BYTES),
             request_id=event.request_id,
         )
         self._slots.write(self._first + self._next, msgspec.msgpack.encode(kept))

@@ -89,6 +89,14 @@ def test_the_longest_texts_are_cut_to_what_there_is_room_for() -> None:
     assert len(kept.reason.encode()) <= 80
 
 
+def test_whoever_may_read_an_error_is_named_as_a_whole() -> None:
+    worker = RecentErrors(recent_errors_memory(rows=1), 0)
+    names = [f"{95 * 'k'}{number}" for number in range(2)]
+    for at, name in enumerate(names):
+        worker.emit(refusal(at + 1, caller=name, alias="a" * 999, reason="r" * 999))
+    assert [one.caller for one in reversed(worker.newest())] == names
+
+
 def upstream_error(**fields: Any) -> UpstreamError:
     return UpstreamError(
         **{

@@ -17,6 +17,7 @@ from cache.cluster_url import check_namespace, parse, url_from
 
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 _is_field_value = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?").fullmatch
+_FRAMING = {"host", "connection", "content-length", "transfer-encoding", "expect", "upgrade"}
 _is_host = re.compile(r"[A-Za-z0-9._:\-]+").fullmatch
 
 
@@ -24,6 +25,7 @@ def check_paths(source: Source, cache: Cache, telemetry: Telemetry) -> None:
     """Refuse a path that can never be a file's, rather than end in every worker."""
     _check_path(source, ("cache", "host", "path"), cache.host.path)
     _check_path(source, ("telemetry", "usage", "path"), telemetry.usage.path)
+    _check_path(source, ("telemetry", "jsonl", "path"), telemetry.jsonl.path)
 
 
 def _check_path(source: Source, at: KeyPath, given: str | None) -> None:
@@ -49,11 +51,8 @@ def check_receivers(source: Source, telemetry: Telemetry) -> None:
             raise source.error(("telemetry", *path), "must be an http or https URL")
     if urlsplit(addresses["otlp", "endpoint"] or "").query:
         raise source.error(("telemetry", "otlp", "endpoint"), "must have no query")
-    for section, headers in (("otlp", telemetry.otlp.headers), ("webhook", webhook.headers)):
-        for name, value in headers.items():
-            if not _is_token(name) or not _is_field_value(value.reveal()):
-                message = "must be a header's name, and printable ASCII: no line end"
-                raise source.error(("telemetry", section, "headers", name), message)
+    _check_headers(source, "otlp", telemetry.otlp.headers)
+    _check_headers(source, "webhook", webhook.headers)
     for index, path_ in enumerate(telemetry.callbacks):
         if not is_import_path(path_):
             message = "must be an import path: my_module.MyLogger"
@@ -62,6 +61,16 @@ def check_receivers(source: Source, telemetry: Telemetry) -> None:
         webhook.signing_key()
     except ValueError as error:
         raise source.error(("telemetry", "webhook", "secret"), str(error)) from None
+
+
+def _check_headers(source: Source, section: str, headers: dict[str, Secret]) -> None:
+    for name, value in headers.items():
+        at: KeyPath = ("telemetry", section, "headers", name)
+        if not _is_token(name) or not _is_field_value(value.reveal()):
+            raise source.error(at, "must be a header's name, and printable ASCII: no line end")
+        if name.lower() in _FRAMING:
+            message = "must be left to this server, which says where a request ends"
+            raise source.error(at, message)
 
 
 def with_cluster(source: Source, cache: Cache, notices: list[str]) -> Cache:

@@ -1,6 +1,7 @@
 """Which sinks a configuration wants."""
 
 from functools import partial
+from pathlib import Path
 
 from app.config_sections import Telemetry
 from app.telemetry.callback import CallbackSink
@@ -25,7 +26,7 @@ def open_sinks(
     sinks: list[Sink] = []
     if settings.jsonl.enabled:
         lines = settings.jsonl
-        file = LineFile(lines.path, lines.max_bytes, lines.keep)
+        file = LineFile(str(Path(lines.path).expanduser()), lines.max_bytes, lines.keep)
         sinks.append(JsonlSink(file, sampling, pseudonym_key))
     sinks += [
         Courier(to, sampling, partial(metrics.records, to.name))

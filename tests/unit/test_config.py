@@ -63,6 +63,12 @@ def test_the_provider_s_own_address_is_no_part_of_the_key(tmp_path: Path) -> Non
             "telemetry.usage.retention: unknown key; did you mean retention_days?",
         ),
         (MINIMAL + "telemetry: {usage: {path: /}}\n", "usage.path: must name a file"),
+        (MINIMAL + "telemetry: {jsonl: {path: ''}}\n", "jsonl.path: must name a file"),
+        (MINIMAL + 'telemetry: {jsonl: {path: "a\\0b"}}\n', "jsonl.path: must name a file"),
+        (
+            MINIMAL + "telemetry: {webhook: {headers: {Content-Length: '5'}}}\n",
+            "webhook.headers.Content-Length: must be left to this server",
+        ),
         (MINIMAL + "telemetry: {usage: {max_end_users: 0}}\n", "expected `int` >= 1"),
         (MINIMAL + "telemetry: {webhook: {url: 'ftp://h/'}}\n", "webhook.url: must be an http or"),
         (MINIMAL + "telemetry: {webhook: {secret: whsec_c2hvcnQ=}}\n", "24 to 64 bytes in base64"),
@@ -110,6 +116,9 @@ def test_the_provider_s_own_address_is_no_part_of_the_key(tmp_path: Path) -> Non
         ),
         (MINIMAL + "keys:\n  - {name: a, key: x}\n  - {name: b, key: x}\n", "same key as a"),
         (MINIMAL + "keys:\n  - {name: a, key: x}\n  - {name: a, key: y}\n", "name used twice"),
+        (MINIMAL + "keys: [{name: '', key: x}]\n", "keys[0].name: must be 1 to 96 bytes"),
+        (MINIMAL + f"keys: [{{name: {97 * 'a'}, key: x}}]\n", "name: must be 1 to 96 bytes"),
+        (MINIMAL + 'keys: [{name: "a\\u202eb", key: x}]\n', "bytes of printable text"),
         (
             MINIMAL + "router_settings:\n  model_group_alias: {x: nope}\n",
             "model_group_alias.x: must name a model_name",

@@ -1,13 +1,15 @@
 """OpenTelemetry: a span for each count, with one beneath it where a provider was asked."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from bench.provider import SimulatedProvider
-from tests.e2e.exchange import MODEL, anthropic, model_list, question
+from tests.e2e.exchange import COUNT, MODEL, anthropic, model_list, question
 from tests.e2e.receiver import Receiver, until
 from tests.server import Tallygate
 
@@ -28,13 +30,15 @@ def collector() -> Iterator[Receiver]:
 def server(
     start: Callable[..., Tallygate], provider: SimulatedProvider, collector: Receiver
 ) -> Tallygate:
+    return start(config(provider, collector))
+
+
+def config(provider: SimulatedProvider, collector: Receiver) -> dict[str, Any]:
     otlp = {"endpoint": f"{collector.url}/otlp/", "flush_s": 0.1, "signals": ["traces"]}
-    return start(
-        {
-            "model_list": model_list(**{MODEL: anthropic("claude-up", provider.url)}),
-            "telemetry": {"otlp": {**otlp, "headers": {"x-key": COLLECTORS_KEY}}},
-        }
-    )
+    return {
+        "model_list": model_list(**{MODEL: anthropic("claude-up", provider.url)}),
+        "telemetry": {"otlp": {**otlp, "headers": {"x-key": COLLECTORS_KEY}}},
+    }
 
 
 def spans(collector: Receiver) -> list[Span]:
@@ -108,16 +112,23 @@ def test_a_miss_is_two_spans_and_a_hit_is_one(
     assert COLLECTORS_KEY not in server.out.read_text() + server.err.read_text()
 
 
-def test_a_caller_s_trace_goes_on(server: Tallygate, collector: Receiver) -> None:
+def test_a_caller_s_trace_goes_on(
+    server: Tallygate, client: httpx.Client, collector: Receiver
+) -> None:
     """Of a hit of the lane too; a malformed one is none; one that is not recorded stays unseen."""
     body = question()
+
+    def count(**headers: str) -> httpx.Response:
+        # Kept alive: on a connection that is just made, the ordinary way may come first.
+        return client.post(COUNT, json=body, headers=headers)
+
     for _ in range(3):
-        server.count(body)
+        count()
     before = server.metrics()["tallygate_lane_hits_total"]
-    traced = server.count(body, traceparent=f"00-{TRACE}-{PARENT}-01")
-    unseen = server.count(body, traceparent=f"00-{TRACE}-{PARENT}-00")
-    undecided = server.count(body, traceparent=f"00-{TRACE}-{PARENT}-02")
-    malformed = server.count(body, traceparent=f"00-{TRACE}-{PARENT}")
+    traced = count(traceparent=f"00-{TRACE}-{PARENT}-01")
+    unseen = count(traceparent=f"00-{TRACE}-{PARENT}-00")
+    undecided = count(traceparent=f"00-{TRACE}-{PARENT}-02")
+    malformed = count(traceparent=f"00-{TRACE}-{PARENT}")
     assert server.metrics()["tallygate_lane_hits_total"] == before + 4
     span, _ = of(collector, traced.headers["request-id"])
     assert (span["traceId"], span["parentSpanId"]) == (TRACE, PARENT)
@@ -141,6 +152,21 @@ def test_a_provider_s_failure_is_an_error_and_a_caller_s_is_none(
     above, below = of(collector, refused.headers["request-id"])
     assert (above["status"], below) == ({}, [])
     assert says(above)["error.type"] == "not_found_error"
+
+
+def test_a_failure_behind_a_remembered_count_is_the_call_s_alone(
+    start: Callable[..., Tallygate], collector: Receiver, provider: SimulatedProvider
+) -> None:
+    server, body = start(config(provider, collector) | {"cache": {"ttl_s": 1}}), question()
+    server.count(body)
+    time.sleep(1.1)
+    provider.behave(status=503)
+    stale = server.count(body)
+    assert stale.headers["x-tallygate-source"] == "stale"
+    above, below = of(collector, stale.headers["request-id"])
+    assert above["status"] == {}
+    assert [says(one)["error.type"] for one in below] == ["503"] * len(below) != []
+    assert all(one["status"] == {"code": ERROR} for one in below)
 
 
 def test_a_call_that_nobody_waited_for_took_as_long_as_its_caller(

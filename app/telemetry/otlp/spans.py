@@ -63,7 +63,8 @@ def _spans(event: CountEvent, pseudonym_key: bytes | None) -> Iterator[dict[str,
 def _client(event: CountEvent, ids: Ids, number: int, starts_ns: int) -> dict[str, Any]:
     """Write the ``number``-th call, counted from 1."""
     call = event.calls[number - 1]
-    error = event.error_type if number == len(event.calls) else _failure(call)
+    is_last = number == len(event.calls)
+    error = (event.error_type if is_last else "") or _failure(call)
     asked_ns = starts_ns + int(call.from_ms * 1e6)
     said: dict[str, str | int | bool] = {
         "gen_ai.operation.name": OPERATION,
@@ -90,7 +91,7 @@ def _client(event: CountEvent, ids: Ids, number: int, starts_ns: int) -> dict[st
 
 
 def _failure(call: Call) -> str:
-    """Name what went wrong with a call that was not the last: the status, as is the convention."""
+    """Name what went wrong with a call, whatever was answered: the status, as is the convention."""
     if call.status == OK:
         return ""
     return str(call.status) if call.status else "no_answer"

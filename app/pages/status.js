@@ -58,11 +58,13 @@ function usersEmpty(text) {
   put("users-empty", text);
 }
 
-async function readUsers() {
+async function readUsers(signal) {
   const response = await ask("/usage?group_by=end_user&since=1h&limit=10");
+  if (signal.aborted) return; // it was asked with a key that is gone
   if (response.status === 404) return usersEmpty("This server keeps no ledger of use.");
   if (!response.ok) return usersEmpty(`The ledger cannot be read: ${await faultOf(response)}.`);
   const rows = (await response.json()).data;
+  if (signal.aborted) return;
   if (!rows.length) return usersEmpty("Nobody counted within the hour. Name an end user in x-tallygate-end-user.");
   byId("users-empty").hidden = true;
   showUsers(rows);
@@ -71,7 +73,7 @@ async function readUsers() {
 async function watchUsers(signal) {
   while (!signal.aborted) {
     try {
-      await readUsers();
+      await readUsers(signal);
     } catch {
       // The server is away: the line above says so.
     }

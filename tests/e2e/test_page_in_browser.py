@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -266,6 +267,26 @@ def test_signing_out_forgets_everything(browser: Browser, server: Tallygate) -> 
     assert KEY not in left
     browser.open(server.url)
     browser.until(lambda: browser.sees("#sign-in"))
+
+
+def test_an_answer_that_comes_after_signing_out_is_not_shown(
+    browser: Browser, server: Tallygate
+) -> None:
+    counted(server.count(question("claude-good"), x_tallygate_end_user="late-comer"))
+    browser.run(
+        "const real = fetch;"
+        "window.fetch = async (path, options) => {"
+        "  const answer = await real(path, options);"
+        "  if (path.startsWith('/usage')) await new Promise((go) => { window.letGo = go; });"
+        "  return answer;"
+        "};"
+    )
+    see_figures(browser)
+    browser.until(lambda: browser.run("return 'letGo' in window"))
+    browser.click("#sign-out")
+    browser.run("letGo()")
+    time.sleep(0.5)
+    assert browser.run("return document.getElementById('users').innerHTML") == ""
 
 
 def test_another_key_sees_what_it_may(browser: Browser, server: Tallygate) -> None:

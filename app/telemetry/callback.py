@@ -111,8 +111,7 @@ class CallbackSink(Outbox):
                 await asyncio.sleep(PAUSE_S)
             (event,) = self._take(1)
             try:
-                async with asyncio.timeout(CALL_S):
-                    await self._call(event)
+                await self._call(event)
             except BaseException as error:  # noqa: BLE001 -- the operator's own may do anything
                 self._note("dropped", 1)
                 warn_operator(f"telemetry.callbacks: {self._name}: {type(error).__name__}")
@@ -129,7 +128,8 @@ class CallbackSink(Outbox):
         came = method(kwargs, kwargs["standard_logging_object"]["response"], begins, ends)
         if inspect.isawaitable(came):
             waited: Awaitable[Any] = came
-            await waited
+            async with asyncio.timeout(CALL_S):
+                await waited
 
 
 def _outcome(event: CountEvent) -> str:

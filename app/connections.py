@@ -58,10 +58,10 @@ class Connections:
             request.method, request.url, request.headers, way.login, whole=way.is_whole
         )
         head = b"%bcontent-length: %d\r\n\r\n" % (start, len(request.body))
-        connection = self._idle.take(way)
+        connection = self._idle.take(base_url)
         if connection is not None:
             try:
-                return await self._ask(way, connection, head, request.body, until)
+                return await self._ask(base_url, connection, head, request.body, until)
             except UnheardError:  # it was closed while it was idle, or just now
                 again()
         try:
@@ -71,15 +71,15 @@ class Connections:
             raise UpstreamUnreachableError("no connection in time", timed_out=True) from None
         except ProxyLoginError:
             return UpstreamReply(LOGIN_WANTED, {}, b"")
-        return await self._ask(way, connection, head, request.body, until)
+        return await self._ask(base_url, connection, head, request.body, until)
 
     async def _ask(
-        self, way: Way, connection: Exchange, head: bytes, body: bytes, until: float
+        self, base_url: str, connection: Exchange, head: bytes, body: bytes, until: float
     ) -> UpstreamReply:
         try:
             return await connection.ask(head, body, _left_s(until))
         finally:
-            self._idle.put(way, connection)
+            self._idle.put(base_url, connection)
 
     def _way(self, base_url: str) -> Way:
         way = self._ways.get(base_url)
@@ -94,17 +94,17 @@ class Connections:
 
 
 class IdleConnections:
-    """The connections of one worker that nobody uses, ``most`` of a kind at most."""
+    """The connections of one worker that nobody uses, ``most`` to an address at most."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._idle: dict[Way, deque[tuple[float, Exchange]]] = {}
+        self._idle: dict[str, deque[tuple[float, Exchange]]] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._is_closed = False
 
-    def take(self, way: Way) -> Exchange | None:
+    def take(self, base_url: str) -> Exchange | None:
         """Take the connection that was used last."""
-        idle = self._idle.get(way)
+        idle = self._idle.get(base_url)
         oldest = time.monotonic() - IDLE_CONNECTION_S
         while idle:
             since, connection = idle.pop()
@@ -113,12 +113,12 @@ class IdleConnections:
             connection.abort()
         return None
 
-    def put(self, way: Way, connection: Exchange) -> None:
+    def put(self, base_url: str, connection: Exchange) -> None:
         """Keep a connection, or close one that cannot be used again."""
-        if not connection.is_free or self._is_closed:
+        if not connection.is_done or self._is_closed:
             connection.abort()
             return
-        idle = self._idle.setdefault(way, deque())
+        idle = self._idle.setdefault(base_url, deque())
         idle.append((time.monotonic(), connection))
         if len(idle) > self._most:
             idle.popleft()[1].abort()
@@ -128,11 +128,11 @@ class IdleConnections:
     def _sweep_idle(self) -> None:
         """Close what has been idle for too long, and forget what the other side has closed."""
         oldest = time.monotonic() - IDLE_CONNECTION_S
-        for way, idle in list(self._idle.items()):
+        for base_url, idle in list(self._idle.items()):
             while idle and not (idle[0][1].is_free and idle[0][0] > oldest):
                 idle.popleft()[1].abort()
             if not idle:
-                del self._idle[way]
+                del self._idle[base_url]
         again = asyncio.get_running_loop().call_later
         self._sweep = again(SWEEP_S, self._sweep_idle) if self._idle else None
 

@@ -126,11 +126,16 @@ class Exchange(asyncio.Protocol):
 
     @property
     def is_free(self) -> bool:
-        """Whether another request may be sent: all has been said, on both sides, and no more.
+        """Whether another request may be sent: it is done, and nothing has come since.
 
         1 a loop is busy; 2 a provider says something unasked, or closes; 3 who comes next is sent
         before the loop has read that: so the socket itself is looked at.
         """
+        return self.is_done and not self._news.poll(0)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all has been said, on both sides, and no more."""
         transport = self._transport
         return (
             transport is not None
@@ -139,7 +144,6 @@ class Exchange(asyncio.Protocol):
             and not self._fault
             and not transport.is_closing()
             and transport.get_write_buffer_size() == 0
-            and not self._news.poll(0)
         )
 
     def abort(self) -> None:

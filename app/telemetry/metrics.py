@@ -155,6 +155,7 @@ class Metrics:
         self._rows = rows
         self._base = layout.width * row
         self._memo: dict[Kind, Series] = {}
+        self._happenings: dict[tuple[str, str], int] = {}
         slot, base = layout.slot, self._base
         self._tiers = {
             (tier, result): base + slot("tallygate_cache_total", tier=tier, result=result)
@@ -223,8 +224,11 @@ class Metrics:
 
     def deployment(self, happening: str, name: str) -> None:
         """Add one of DEPLOYMENT_TOTALS to a deployment."""
-        slot = self._layout.slot(DEPLOYMENT_TOTALS[happening], deployment=name)
-        self._array[self._base + slot] += 1
+        slot = self._happenings.get((happening, name))
+        if slot is None:
+            found = self._layout.slot(DEPLOYMENT_TOTALS[happening], deployment=name)
+            slot = self._happenings[happening, name] = self._base + found
+        self._array[slot] += 1
 
     def sums(self) -> dict[tuple[str, Labels], float]:
         """Sum every series over all workers; the buckets are not cumulative."""

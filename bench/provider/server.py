@@ -25,8 +25,12 @@ async def serve(
     *,
     stop: asyncio.Event,
     listening: Callable[[str], object],
+    connections: set[Connection] | None = None,
 ) -> None:
-    """Serve until ``stop`` is set; ``listening`` is called once with the URL."""
+    """Serve until ``stop`` is set; ``listening`` is called once with the URL.
+
+    ``connections`` are those that are open, for who wants to end them.
+    """
 
     def answer(request: Request) -> Delivery:
         if request.target.startswith(PREFIX):
@@ -34,7 +38,7 @@ async def serve(
             return Delivery(reply, close=not request.keep_alive)
         return simulation.answer(request)
 
-    connections: set[Connection] = set()
+    connections = set() if connections is None else connections
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
         lambda: Connection(answer, connections), host, port, backlog=1024
@@ -62,6 +66,7 @@ class SimulatedProvider:
         self._address = host, port
         self._simulation = Simulation()
         self._stop = asyncio.Event()
+        self._connections: set[Connection] = set()
         self._loop: asyncio.AbstractEventLoop
         self._url: Future[str] = Future()
         self._thread = threading.Thread(target=self._run, name="simulated provider", daemon=True)
@@ -87,6 +92,7 @@ class SimulatedProvider:
                         port,
                         stop=self._stop,
                         listening=self._url.set_result,
+                        connections=self._connections,
                     )
                 )
         except OSError as error:
@@ -116,6 +122,15 @@ class SimulatedProvider:
     def clear(self) -> None:
         """Forget requests, numbers and behaviours: back to normal."""
         self._in_loop(self._simulation.clear)
+
+    def hang_up(self) -> None:
+        """End every connection: what is asked next comes by a new one."""
+
+        def end() -> None:
+            for connection in list(self._connections):
+                connection.abort()
+
+        self._in_loop(end)
 
     def behave(self, **fields: Any) -> None:
         """Queue a ``Behaviour``; ``raw`` may be bytes. Raises msgspec.ValidationError."""

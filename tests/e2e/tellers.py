@@ -49,7 +49,7 @@ def left_out_of_webhook(webhook: Receiver) -> int:
 
 def records_of_spans(collector: Receiver) -> list[Record]:
     """Say of the spans of counts what stands in records, as far as that is asked for."""
-    spans = [one for one in _spans(collector) if "http.response.status_code" in one]
+    spans = [one for one in _spans(collector) if "tallygate.route" in one]
     return [
         {"source": one.get("token_count.source"), "one_of": int(one.get("tallygate.one_of", 1))}
         for one in spans
@@ -73,10 +73,10 @@ def of_records(records: Iterable[Record]) -> Facts:
 
 
 def of_spans(collector: Receiver) -> Facts:
-    """Add up the spans of a collector: those of counts, and those of calls beneath them."""
+    """Add up a collector's spans of counts; those of calls stand beneath them."""
     facts = Facts()
     for says in _spans(collector):
-        if "http.response.status_code" in says:
+        if "tallygate.route" in says:  # a count's own, and none of a call's beneath it
             note(
                 facts,
                 says["http.response.status_code"],
@@ -84,9 +84,8 @@ def of_spans(collector: Receiver) -> Facts:
                 key=says.get("tallygate.caller", ""),
                 end_user=says.get("user.id", ""),
                 tokens=int(says.get("token_count.input_tokens", 0)),
+                calls=int(says.get("tallygate.upstream_calls", 0)),
             )
-        else:
-            facts["calls", "to providers"] += int(says["tallygate.upstream_calls"])
     return +facts
 
 

@@ -72,6 +72,7 @@ def test_what_fails_once_is_asked_once_more(
 def test_what_fails_twice_is_told_and_not_to_be_tried_again(
     server: Tallygate, provider: SimulatedProvider, failure: dict[str, Any]
 ) -> None:
+    provider.hang_up()  # what a kept connection ends with is sent again by a new one
     provider.behave(**failure)
     answer = server.count(question("lone-1"))
     refused(answer, failure.get("status", 502), "api_error")

@@ -38,7 +38,8 @@ class Listener:
         self._server.close()
         # Not cancelled: Python 3.11's streams complain of a server's tasks that are.
         for writer in self._writers:
-            writer.transport.abort()
+            with contextlib.suppress(AttributeError):  # Python 3.11's, of a TLS that has ended
+                writer.transport.abort()
         if self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -158,11 +158,7 @@ class Dialer:
                 return await self._dial(way)
         except TimeoutError:
             raise UpstreamUnreachableError("no connection in time", timed_out=True) from None
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-        ) as error:  # where no thread can be had, the second
+        except (OSError, RuntimeError, ValueError) as error:  # the second: no thread for a name
             raise UpstreamUnreachableError(type(error).__name__, timed_out=False) from error
 
     async def _dial(self, way: Way) -> Exchange:

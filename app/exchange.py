@@ -171,6 +171,8 @@ class Exchange(asyncio.Protocol):
             self._fault = f"no HTTP: {type(error).__name__}"
         if self._bytes > (MAX_REPLY_BYTES if self._status else MAX_HEAD_BYTES):
             self._fail(UnusableReplyError("larger than a count can be"))
+        elif self._reply is not None and self._is_premature():
+            self._fail(UnusableReplyError("a count of what has not been sent"))
         elif self._reply is not None:  # whatever has come behind it is nobody's
             waiting.set_result(self._reply)
         elif self._fault:
@@ -180,6 +182,8 @@ class Exchange(asyncio.Protocol):
         """End a reply that has no other end than that of the connection."""
         waiting = self._waiting
         if waiting is None or waiting.done() or not self._status or self._says_how_long():
+            return
+        if self._is_premature():
             return
         self._fault = "ended"
         self._reply = self._read()
@@ -208,6 +212,8 @@ class Exchange(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
+        if self._reply is not None:
+            return  # of what nobody has asked
         if status in INTERIM:
             self._headers.clear()
         elif status:
@@ -223,6 +229,12 @@ class Exchange(asyncio.Protocol):
             self._reply = self._read()
             if not self._parser.should_keep_alive():
                 self._fault = "ends"
+
+    def _is_premature(self) -> bool:
+        """Whether a count has come before the question is sent whole: it is another question's."""
+        transport = self._transport
+        unsent = transport is not None and transport.get_write_buffer_size() > 0
+        return self._status == OK and unsent
 
     def _says_how_long(self) -> bool:
         names = {name.lower() for name, _ in self._headers}

@@ -19,7 +19,7 @@ from app.dispatch import Dispatcher
 from app.freshness import Freshness, Lifetime
 from app.leader import Journey, Outcome
 from app.routing import Pool
-from app.telemetry.metrics import ERROR_TYPES
+from app.telemetry.layout import ERROR_TYPES
 from cache.tiers import Failure, Landing, Lease, Record, Tiers, Wanted, differs
 
 _OWN_STATUSES = frozenset({401, 402, 403, 429, 504})

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from adapters.base import UpstreamError
 from app.slots import Slots, slots_memory
-from app.telemetry.metrics import ERROR_TYPES, OTHER
+from app.telemetry.layout import ERROR_TYPES, OTHER
 from app.telemetry.recent_errors import REASON_BYTES, cut
 
 SLOT_BYTES = 192

@@ -21,7 +21,7 @@ from msgspec import Struct
 from adapters.base import Deployment, UpstreamError
 from app.config_sections import Limits as Settings
 from app.errors import LONG_WAIT_S
-from app.telemetry.metrics import ERROR_TYPES
+from app.telemetry.layout import ERROR_TYPES
 
 COOLDOWN_S = 5.0
 """After a 429 that does not say when to come back."""

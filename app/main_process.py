@@ -17,7 +17,7 @@ from app.process_life.supervisor import Supervisor
 from app.server import Server, tell
 from app.shared_limits import share_limits
 from app.shared_metrics import metrics_layout, shared_metrics
-from app.telemetry.metrics import carry
+from app.telemetry.layout import carry
 from app.telemetry.otlp.pusher import Counting, Pusher
 from app.workers import Told
 

@@ -22,7 +22,7 @@ from app.question import (
     CountTokensBody,
 )
 from app.status_reply import Status
-from app.telemetry.metrics import SOURCES
+from app.telemetry.layout import SOURCES
 
 _TYPES = (
     CountTokensBody,

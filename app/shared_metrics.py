@@ -5,7 +5,8 @@ from collections.abc import MutableSequence
 from typing import Any, cast
 
 from app.config import Settings
-from app.telemetry.metrics import Layout, Metrics
+from app.telemetry.layout import Layout
+from app.telemetry.metrics import Metrics
 
 
 def metrics_layout(settings: Settings) -> Layout:

@@ -25,7 +25,8 @@ from app.status_reply import (
     Status,
     Totals,
 )
-from app.telemetry.metrics import BUCKETS_MS, DEPLOYMENT_TOTALS, OTHER, OUTCOMES, Gauge, Labels
+from app.telemetry.exposition import Gauge
+from app.telemetry.layout import BUCKETS_MS, DEPLOYMENT_TOTALS, OTHER, OUTCOMES, Labels
 from app.workers import WALL_CLOCK, Worker
 
 SAVED = ("cache", "coalesced")

@@ -19,9 +19,10 @@ from sanic.http.constants import Stage
 from sanic.http.http1 import HTTP_CONTINUE, Http
 from sanic.server.protocols.http_protocol import HttpProtocol
 
-from app.errors import ProxyError, invalid_request, overloaded, too_large
+from app.chunks import chunk_line
+from app.errors import ProxyError, overloaded, too_large
 from app.heads import Head, Heads, malformed
-from app.telemetry.metrics import CLOSED
+from app.telemetry.layout import CLOSED
 
 PIECE_BYTES = 4096
 """A body is handed on in pieces of this size at least: a list of tiny ones would take far more
@@ -35,14 +36,6 @@ SHED_RETRY_S = 1
 
 _END = b"\r\n\r\n"
 _lone_line_end = re.compile(rb"(?<!\r)\n|\r[^\n]").search
-
-# A chunk begins with the line end before it: the head's own, or that of the chunk before.
-# No sign, no space, no extension; after the last one no trailer.
-_chunk = re.compile(rb"\r\n(?:0{1,16}\r\n\r\n|(?!0+\r)([0-9A-Fa-f]{1,16})\r\n)").match
-_chunk_begun = re.compile(
-    rb"(?:\r(?:\n(?:[0-9A-Fa-f]{1,16}\r?|0{1,16}\r\n\r?)?)?)?",
-).fullmatch
-_CHUNK_BEGUN_BYTES = 22
 
 
 class StrictHttp(Http):
@@ -200,12 +193,10 @@ class StrictHttp(Http):
     async def _next_chunk(self) -> bool:
         """Read up to a chunk's data; say whether there is any, or the body has ended."""
         buffer = self.recv_buffer
-        while (line := _chunk(buffer)) is None:
-            if not _chunk_begun(buffer[:_CHUNK_BEGUN_BYTES]):
-                raise invalid_request("malformed chunked body")
+        while (line := chunk_line(buffer)) is None:
             await self._receive_body()
-        size = int(line[1], 16) if line[1] else 0
-        del buffer[: line.end()]
+        size, end = line
+        del buffer[:end]
         self.request_bytes_left = size
         self.request_bytes += size
         if self.request_bytes > self.protocol.request_max_size:

@@ -10,7 +10,7 @@ from app.keys import Answer
 from app.leader import Asked, Journey
 from app.telemetry import CountEvent, Telemetry
 from app.telemetry.event import Call
-from app.telemetry.metrics import ERROR_TYPES
+from app.telemetry.layout import ERROR_TYPES
 
 OK, CLIENT_CLOSED = 200, 499
 """The second: what is told of a client that left before its answer."""

@@ -1,7 +1,7 @@
 """The only network I/O to providers: pooled connections, bounded, each question within its time.
 
 httptools under the loop's own transports: a client that has threads of its own costs a miss more
-than all the rest of the network (docs/decisions/0001-dependencies.md).
+than all the rest of the network (docs/decisions/0018-asking-providers.md).
 """
 
 import asyncio

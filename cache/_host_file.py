@@ -12,17 +12,14 @@ the lock: so the reading connection, which may delete nothing, is always closed 
 """
 
 import contextlib
-import fcntl
-import glob
-import os
 import sqlite3
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from cache._private import HostFileError, open_private, private_folder, private_status
+from cache._file_set import FileSet, inode
+from cache._private import HostFileError, private_folder, private_status
 from cache._sqlite import begin, code_of, connect, is_corrupt
 
 SCHEMA_VERSION = 1
@@ -66,6 +63,7 @@ class HostFile:
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.path = path
+        self._files = FileSet(path, LOCK_S)
         self.max_pages = max(max_bytes // PAGE_BYTES, MIN_PAGES)
         self.reading = threading.Lock()
         self.reader: sqlite3.Connection | None = None
@@ -83,7 +81,7 @@ class HostFile:
         """
         try:
             private_folder(self.path.parent)
-            with self._lock():
+            with self._files.lock():
                 self._make_way(broken=broken)
                 try:
                     writer, reader = self._connect()
@@ -92,7 +90,7 @@ class HostFile:
                         raise
                     self._put_aside()
                     writer, reader = self._connect()
-                inodes = _Inodes(_inode(self.path), _inode(self._beside("-wal")))
+                inodes = _Inodes(inode(self.path), inode(self._files.beside("-wal")))
         except (OSError, sqlite3.Error) as error:
             raise HostFileError(f"{self.path}: {error}") from error
         # The old connections close only now: until then nothing can be given their inode again.
@@ -112,14 +110,14 @@ class HostFile:
     def moved(self) -> bool:
         """Say whether the path names another file than the open one, or none."""
         try:
-            return self._inodes is not None and _inode(self.path) != self._inodes.main
+            return self._inodes is not None and inode(self.path) != self._inodes.main
         except OSError:
             return True
 
     def wal_bytes(self) -> int:
         """Size of the write-ahead log; 0 when there is none."""
         try:
-            return self._beside("-wal").stat().st_size
+            return self._files.beside("-wal").stat().st_size
         except OSError:
             return 0
 
@@ -141,27 +139,6 @@ class HostFile:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
 
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Be the only process that opens or replaces the file. Raises OSError, HostFileError."""
-        descriptor = open_private(self._beside(".lock"))
-        try:
-            deadline = time.monotonic() + LOCK_S
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise HostFileError(f"{self.path}: another process opens it") from None
-                    time.sleep(0.005)
-            yield
-        finally:
-            os.close(descriptor)
-
     def _make_way(self, *, broken: bool) -> None:
         """Put a bad or oversized file aside, and make an empty one where there is none."""
         found = private_status(self.path)
@@ -172,15 +149,14 @@ class HostFile:
         elif found is not None and found.st_size > self.max_pages * PAGE_BYTES:
             # SQLite never gives pages back without rewriting the file: begin it anew.
             self._salvage_generations()
-            self._remove()
+            self._files.remove()
         elif found is not None and ours is not None and here != ours.main:
             # Another file under our file's name. Our log would be replayed into it.
             with contextlib.suppress(FileNotFoundError):
-                if _inode(self._beside("-wal")) == ours.wal:
-                    self._remove("-wal", "-shm")
+                if inode(self._files.beside("-wal")) == ours.wal:
+                    self._files.remove("-wal", "-shm")
         if private_status(self.path) is None:
-            self._remove("-wal", "-shm")
-            os.close(open_private(self.path, os.O_EXCL))
+            self._files.make()
 
     def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         """Open both connections, reading included, so that SQLite opens nothing by name later."""
@@ -229,14 +205,7 @@ class HostFile:
         writer.execute("COMMIT")
 
     def _put_aside(self) -> None:
-        """Rename the file and SQLite's own beside it; what was put aside before is deleted."""
-        for old in self.path.parent.glob(f"{glob.escape(self.path.name)}.corrupt-*"):
-            old.unlink(missing_ok=True)
-        aside = f".corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        for suffix in ("-wal", "-shm", ""):
-            with contextlib.suppress(FileNotFoundError):
-                self._beside(suffix).rename(self._beside(aside + suffix))
-        os.close(open_private(self.path, os.O_EXCL))
+        self._files.put_aside()
         self.repairs += 1
 
     def _salvage_generations(self) -> None:
@@ -246,18 +215,9 @@ class HostFile:
         ):
             self.note_generations(old.execute("SELECT model, generation FROM generations"))
 
-    def _remove(self, *suffixes: str) -> None:
-        for suffix in suffixes or ("-wal", "-shm", ""):
-            self._beside(suffix).unlink(missing_ok=True)
-
 
 class _WrongSchemaError(Exception):
     """Another version's tables."""
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    status = path.lstat()
-    return status.st_dev, status.st_ino
 
 
 def _try_tables(reader: sqlite3.Connection) -> list[tuple[object, object]]:

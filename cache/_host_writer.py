@@ -71,9 +71,7 @@ class HostWriter:
         self._retry_at = 0.0
         self._watch_at = 0.0
         self._wrote_at = 0.0
-        self._thread = threading.Thread(target=self._run, name="host-cache", daemon=True)
-        self._runs = False
-        """What `Thread.is_alive` says, without its lock."""
+        self._thread = threading.Thread(target=self._work, name="host-cache", daemon=True)
 
     def start(self) -> None:
         """Open the file here and now, then start the thread. Raises HostFileError.
@@ -86,13 +84,12 @@ class HostWriter:
             self._go_away(error)
             raise
         finally:
-            self._runs = True
             self._thread.start()
 
     @property
     def alive(self) -> bool:
         """Whether there is a thread to do what is queued."""
-        return self._runs
+        return self._thread.is_alive()
 
     def submit(self, job: Job, *, bounded: bool = True) -> bool:
         """Queue a job; False, and ``done`` called at once, when it is dropped instead."""
@@ -101,7 +98,7 @@ class HostWriter:
                 len(self._queue) >= QUEUE_ENTRIES
                 or self._queued_bytes + job.size_bytes > QUEUE_BYTES
             )
-            takes = not full and self._runs and not self._closing
+            takes = not full and self.alive and not self._closing
             if takes:
                 self._queue.append(job)
                 self._queued_bytes += job.size_bytes
@@ -144,12 +141,6 @@ class HostWriter:
     @property
     def _is_away(self) -> bool:
         return self.trouble is not None and not is_busy(self.trouble)
-
-    def _run(self) -> None:
-        try:
-            self._work()
-        finally:
-            self._runs = False
 
     def _work(self) -> None:
         while (batch := self._gather()) is not None:

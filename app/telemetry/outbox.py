@@ -2,6 +2,7 @@
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator
 
@@ -12,7 +13,7 @@ AT_ONCE, PAUSE_S = 64, 0.001
 """How many events a thread works on before it lets the loop have the interpreter."""
 
 
-class Outbox:
+class Outbox(ABC):
     """The loop's side of a sink that has a thread: it appends, or drops and counts; it never waits.
 
     A sink gives it ``_work``, which runs in the thread until ``_stop`` is set, and hands on what is
@@ -49,8 +50,9 @@ class Outbox:
         """Take the oldest that wait."""
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
 
+    @abstractmethod
     def _work(self) -> None:
-        raise NotImplementedError
+        """Hand on what waits, until ``_stop`` is set and nothing is left."""
 
 
 def gently(events: Iterable[CountEvent]) -> Iterator[CountEvent]:

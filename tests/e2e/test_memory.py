@@ -403,3 +403,4 @@ def test_a10_no_text_of_a_question_is_kept(
             assert text.encode() not in data, name
         # Whom a question was for stands in the ledger alone.
         assert (b"someone-private" in data) <= name.startswith("usage.sqlite3"), name
+    assert any(b"someone-private" in data for data in kept.values())

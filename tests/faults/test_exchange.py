@@ -254,6 +254,21 @@ def test_an_answer_that_comes_before_the_question_is_sent_whole_is_one() -> None
     asked(talk)
 
 
+def test_a_count_that_comes_before_the_question_is_sent_whole_is_another_ones() -> None:
+    body = b" " * 8_000_000
+
+    async def talk(provider: ScriptedProvider, ask: Ask) -> None:
+        provider.greeting = 2 * HELD_S, reply(COUNT), HELD_S
+        with pytest.raises(UnusableReplyError):
+            await ask(body)
+        provider.greeting = ()
+        provider.always(reply(COUNT))
+        assert (await ask(body)).body == COUNT
+        assert provider.connections == 2
+
+    asked(talk)
+
+
 def test_a_connection_that_is_idle_keeps_no_answer() -> None:
     """Errors may be a megabyte long, and hundreds of connections idle."""
     long = reply(b" " * (MAX_REPLY_BYTES - 1000), status="400 Bad Request")

@@ -12,7 +12,8 @@ import pytest
 from app.telemetry import CountEvent, Sampling, Telemetry
 from app.telemetry import courier as module
 from app.telemetry.courier import Courier, Round
-from app.telemetry.metrics import Layout, Metrics
+from app.telemetry.layout import Layout
+from app.telemetry.metrics import Metrics
 from app.telemetry.post import LAST_S, Parcel
 from tests.e2e.receiver import Receiver, until
 from tests.server import free_port

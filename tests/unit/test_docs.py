@@ -10,7 +10,7 @@ import pytest
 
 from app import config_sections
 from app.api_paths import OPERATIONS
-from app.telemetry.metrics import Layout, family_of
+from app.telemetry.layout import Layout, family_of
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)

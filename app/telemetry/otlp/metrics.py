@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from app.telemetry.metrics import BUCKETS_S, HELP, Layout, family_of
+from app.telemetry.exposition import HELP
+from app.telemetry.layout import BUCKETS_S, Layout, family_of
 from app.telemetry.otlp.values import SCOPE, attributes
 
 CUMULATIVE = 2

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from app.config_sections import Otlp
 from app.log import warn_operator
-from app.telemetry.metrics import Layout, Row, sums_of
+from app.telemetry.layout import Layout, Row, sums_of
 from app.telemetry.otlp.metrics import metrics_of
 from app.telemetry.otlp.rounds import WORTH_ANOTHER, address, parcel, rejected
 from app.telemetry.otlp.values import resource

@@ -10,21 +10,18 @@ while it is still the one that was found bad, and the reading connection is clos
 """
 
 import contextlib
-import fcntl
-import glob
-import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from app.log import logger
 from app.telemetry.usage.table import DAY_MINUTES, SCHEMA, Row, add, claim, fold, prune
 from cache.private_sqlite import (
+    FileSet,
     HostFileError,
     connect,
+    inode,
     is_corrupt,
-    open_private,
     private_folder,
     private_status,
     transaction,
@@ -47,6 +44,7 @@ class UsageFile:
 
     def __init__(self, path: Path, retention_days: float, max_rows: int) -> None:
         self.path = path
+        self._files = FileSet(path, LOCK_S)
         self._retention_minutes = int(retention_days * DAY_MINUTES)
         self._max_rows = max_rows
         self._writer: sqlite3.Connection | None = None
@@ -100,13 +98,12 @@ class UsageFile:
             return self._writer
         self.close()
         private_folder(self.path.parent)
-        with self._lock():
+        with self._files.lock():
             found = private_status(self.path)
             if found is not None and (found.st_dev, found.st_ino) == self._bad:
                 self._put_aside()
             elif found is None:
-                self._remove("-wal", "-shm")
-                os.close(open_private(self.path, os.O_EXCL))
+                self._files.make()
             try:
                 self._connect()
             except sqlite3.Error as error:
@@ -141,45 +138,13 @@ class UsageFile:
         self._anchor = connect(self.path, "ro")
         self._anchor.execute("SELECT minute FROM usage LIMIT 1").fetchall()
 
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        descriptor = open_private(self._beside(".lock"))
-        try:
-            deadline = time.monotonic() + LOCK_S
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise HostFileError(f"{self.path}: another process opens it") from None
-                    time.sleep(0.005)
-            yield
-        finally:
-            os.close(descriptor)
-
     def _put_aside(self) -> None:
-        """Rename the file and SQLite's own beside it; what was put aside before is deleted."""
-        for old in self.path.parent.glob(f"{glob.escape(self.path.name)}.corrupt-*"):
-            old.unlink(missing_ok=True)
-        aside = f".corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-        for suffix in ("-wal", "-shm", ""):
-            with contextlib.suppress(FileNotFoundError):
-                self._beside(suffix).rename(self._beside(aside + suffix))
-        os.close(open_private(self.path, os.O_EXCL))
+        aside = self._files.put_aside()
         logger.error("telemetry.usage: %s was broken and is now %s", self.path, aside)
-
-    def _remove(self, *suffixes: str) -> None:
-        for suffix in suffixes:
-            self._beside(suffix).unlink(missing_ok=True)
-
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        status = path.lstat()
+        return inode(path)
     except FileNotFoundError:
         return None
-    return status.st_dev, status.st_ino
